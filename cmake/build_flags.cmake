@@ -1,0 +1,19 @@
+# dsv3_build_flags: what our own tests, examples and benchmarks are compiled with. It is never part of an installed target.
+add_library(dsv3_build_flags INTERFACE)
+if(DSV3_WARNINGS)
+  target_compile_options(dsv3_build_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+endif()
+if(DSV3_NATIVE)
+  target_compile_options(dsv3_build_flags INTERFACE -march=native)
+endif()
+
+# dsv3_program(NAME FILE... [LINK TARGET...]): an executable in bin/ that uses the whole library.
+function(dsv3_program name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
+  add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE dsv3_build_flags dsv3::io ${arg_LINK})
+  if(TARGET dsv3::openmp)
+    target_link_libraries(${name} PRIVATE dsv3::openmp)
+  endif()
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+endfunction()
