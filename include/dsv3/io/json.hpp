@@ -1,0 +1,126 @@
+// Floor 6. Reading small text files and JSON documents that may be hostile, with errors that name the file.
+//
+// Numbers, strings and nesting are checked here; what the fields mean is the caller's business. Writing JSON is left out: nlohmann::json
+// has it.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "dsv3/core/error.hpp"
+
+namespace dsv3::inline DSV3_ISA::io {
+
+/// Deepest nesting of arrays and objects that parse_json() accepts.
+inline constexpr std::size_t kMaxJsonDepth = 64;
+
+namespace detail {
+
+/// Builds a nlohmann::json like its own parser, but refuses deep nesting and repeated keys.
+class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
+  using Json = nlohmann::json;
+
+ public:
+  explicit JsonBuilder(std::string_view what) : what_(what) {}
+
+  Json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // JSON text has no binary values
+
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& name) override {
+    const auto [place, is_new] = open_.back()->get_ref<Json::object_t&>().try_emplace(name);
+    require(is_new, what_, ": key \"", name.substr(0, 100), "\" appears twice in one JSON object");
+    value_of_key_ = &place->second;
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+    // The message reads "[json.exception.parse_error.101] parse error at line ...": the tag is of no use to a reader.
+    const std::string_view text = error.what();
+    const std::size_t tag_end = text.find("] ");
+    fail(what_, ": not valid JSON at byte ", position, ": ", text.substr(tag_end == text.npos ? 0 : tag_end + 2).substr(0, 300));
+  }
+
+ private:
+  template <class Value>
+  bool add(Value&& value) {
+    put(std::forward<Value>(value));
+    return true;
+  }
+
+  template <class Value>
+  Json* put(Value&& value) {
+    if (open_.empty()) return &(root_ = std::forward<Value>(value));
+    if (open_.back()->is_object()) return &(*value_of_key_ = std::forward<Value>(value));
+    return &open_.back()->get_ref<Json::array_t&>().emplace_back(std::forward<Value>(value));
+  }
+
+  bool open(Json&& empty) {
+    require(open_.size() < kMaxJsonDepth, what_, ": JSON nested deeper than ", kMaxJsonDepth, " levels");
+    open_.push_back(put(std::move(empty)));
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view what_;
+  Json root_;
+  std::vector<Json*> open_;  // a parent gets no further element while its last one is open, so these stay valid
+  Json* value_of_key_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Parses one JSON document; `what` (a file name) opens every error message.
+///
+/// Throws: Error if the text is not valid JSON, is nested deeper than kMaxJsonDepth, or repeats a key within an object.
+inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
+  detail::JsonBuilder builder(what);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
+  return builder.take();
+}
+
+/// Reads a whole file of at most `max_bytes` bytes.
+///
+/// Throws: Error if it cannot be opened or read, is a directory, or is longer.
+inline std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
+  std::error_code ignored;
+  require(!std::filesystem::is_directory(path, ignored), path.string(), ": expected a file, found a directory");
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  require(file.is_open(), path.string(), ": cannot open: ", errno != 0 ? std::strerror(errno) : "unknown reason");
+  std::string text;
+  // In pieces rather than by the file's size, so that pipes work and a size that lies allocates nothing.
+  std::vector<char> piece(std::size_t{1} << 16);
+  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
+    text.append(piece.data(), static_cast<std::size_t>(file.gcount()));
+    require(text.size() <= max_bytes, path.string(), ": expected at most ", max_bytes, " bytes, found more");
+  }
+  require(!file.bad(), path.string(), ": cannot read: ", errno != 0 ? std::strerror(errno) : "unknown reason");
+  return text;
+}
+
+}  // namespace dsv3::inline DSV3_ISA::io
