@@ -23,6 +23,18 @@ namespace dsv3::inline DSV3_ISA::io {
 /// Deepest nesting of arrays and objects that parse_json() accepts.
 inline constexpr std::size_t kMaxJsonDepth = 64;
 
+/// `text` in double quotes, control characters escaped and long text cut: for messages about files that may be hostile.
+inline std::string quote(std::string_view text) {
+  using Json = nlohmann::json;
+  return Json(text.substr(0, 80)).dump(-1, ' ', false, Json::error_handler_t::replace) + (text.size() > 80 ? "..." : "");
+}
+
+/// What a message says was found: a short value itself, else its type.
+inline std::string describe(const nlohmann::json& value) {
+  if (value.is_string()) return quote(value.get_ref<const std::string&>());
+  return value.is_structured() ? value.type_name() : value.dump();
+}
+
 namespace detail {
 
 /// Builds a nlohmann::json like its own parser, but refuses deep nesting and repeated keys.
@@ -49,7 +61,7 @@ class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
 
   bool key(string_t& name) override {
     const auto [place, is_new] = open_.back()->get_ref<Json::object_t&>().try_emplace(name);
-    require(is_new, what_, ": key \"", name.substr(0, 100), "\" appears twice in one JSON object");
+    require(is_new, what_, ": key ", quote(name), " appears twice in one JSON object");
     value_of_key_ = &place->second;
     return true;
   }
@@ -93,6 +105,16 @@ class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
 };
 
 }  // namespace detail
+
+/// The value of `key`; `where` names the object in the message.
+///
+/// Throws: Error if `object` is not an object or has no such key.
+inline const nlohmann::json& json_member(const nlohmann::json& object, const char* key, std::string_view where) {
+  require(object.is_object(), where, ": expected an object, found ", describe(object));
+  const auto found = object.find(key);
+  require(found != object.end(), where, ": key \"", key, "\" is missing");
+  return *found;
+}
 
 /// Parses one JSON document; `what` (a file name) opens every error message.
 ///
