@@ -74,11 +74,10 @@ class CheckpointFiles {
     require(found->is_object(), where, ": weight_map: expected an object, found ", found->type_name());
     WeightMap shards;
     for (const auto& [tensor, shard] : found->items()) {
-      require(shard.is_string(), where, ": weight_map: ", detail::printable(tensor), ": expected a file name, found ", shard.type_name());
+      require(shard.is_string(), where, ": weight_map: ", quote(tensor), ": expected a file name, found ", shard.type_name());
       const auto& file = shard.get_ref<const std::string&>();
       const bool plain = !file.empty() && file != "." && file != ".." && file.find_first_of(std::string_view("/\\\0", 3)) == file.npos;
-      require(plain, where, ": weight_map: ", detail::printable(tensor), ": expected the name of a file in the same folder, found \"",
-              detail::printable(file), '"');
+      require(plain, where, ": weight_map: ", quote(tensor), ": expected the name of a file in the same folder, found ", quote(file));
       shards.emplace(tensor, file);
     }
     require(!shards.empty(), where, ": weight_map is empty");
@@ -95,7 +94,7 @@ class CheckpointFiles {
     for (const auto& name : names) add(Safetensors::open(folder / name));
 
     const auto twice = std::ranges::adjacent_find(tensors_, {}, &Tensor::name);
-    if (twice != tensors_.end()) fail("tensor ", detail::printable(twice->name), " is in both ", twice->file, " and ", (twice + 1)->file);
+    if (twice != tensors_.end()) fail("tensor ", quote(twice->name), " is in both ", twice->file, " and ", (twice + 1)->file);
     for (const auto& [name, shard] : shards) {
       const Tensor* tensor = find(name);
       if (tensor == nullptr || tensor->file != (folder / shard).string()) missing.push_back(name + " (" + shard + ')');
@@ -112,7 +111,7 @@ class CheckpointFiles {
 
   static std::string listed(const std::vector<std::string>& names, std::size_t most) {
     std::string out;
-    for (std::size_t i = 0; i < std::min(names.size(), most); ++i) out += (i == 0 ? "" : ", ") + detail::printable(names[i]);
+    for (std::size_t i = 0; i < std::min(names.size(), most); ++i) out += (i == 0 ? "" : ", ") + quote(names[i]);
     if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
     return out;
   }

@@ -45,16 +45,6 @@ inline constexpr std::size_t kMaxSafetensorsHeader = 100'000'000;
 
 namespace detail {
 
-/// A name from a hostile file, fit for one line of an error message.
-inline std::string printable(std::string_view text) {
-  constexpr std::size_t kLongest = 200;
-  std::string out(text.substr(0, kLongest));
-  std::ranges::replace_if(
-      out, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  if (text.size() > kLongest) out += "...";
-  return out;
-}
-
 /// The value of a JSON integer in [0, 2^63), or -1.
 inline Index natural(const nlohmann::json& value) {
   if (!value.is_number_unsigned()) return -1;
@@ -65,7 +55,7 @@ inline Index natural(const nlohmann::json& value) {
 /// Reads one header entry; `data` is the part of the file after the header.
 inline Tensor parse_tensor(std::string_view file, std::string_view name, const nlohmann::json& entry, std::span<const std::byte> data) {
   // Called only to report: the message costs too much to build 50,000 times.
-  const auto wrong = [&](const auto&... parts) { fail(file, ": tensor ", printable(name), ": ", parts...); };
+  const auto wrong = [&](const auto&... parts) { fail(file, ": tensor ", quote(name), ": ", parts...); };
   if (!entry.is_object()) wrong("expected an object, found ", entry.type_name());
   const auto field = [&](const char* key) -> const nlohmann::json& {
     const auto found = entry.find(key);
@@ -79,7 +69,7 @@ inline Tensor parse_tensor(std::string_view file, std::string_view name, const n
   if (!dtype.is_string()) wrong("dtype: expected a string, found ", dtype.type_name());
   const auto& dtype_name = dtype.get_ref<const std::string&>();
   const auto known = from_name(dtype_name);
-  if (!known) wrong("dtype: expected one of F64 to BOOL, found \"", printable(dtype_name), '"');
+  if (!known) wrong("dtype: expected one of F64 to BOOL, found ", quote(dtype_name));
   tensor.dtype = *known;
 
   if (!shape.is_array()) wrong("shape: expected a list, found ", shape.type_name());
@@ -87,7 +77,7 @@ inline Tensor parse_tensor(std::string_view file, std::string_view name, const n
   Index bytes = static_cast<Index>(size(tensor.dtype));
   for (const auto& dim : shape) {
     const Index d = natural(dim);
-    if (d < 0) wrong("shape: expected sizes in [0, 2^63), found ", printable(dim.dump()));
+    if (d < 0) wrong("shape: expected sizes in [0, 2^63), found ", describe(dim));
     if (d > 0 && bytes > std::numeric_limits<Index>::max() / d) wrong("shape: the number of bytes overflows at size ", d);
     bytes *= d;
     tensor.shape.push_back(d);
@@ -95,7 +85,7 @@ inline Tensor parse_tensor(std::string_view file, std::string_view name, const n
 
   if (!offsets.is_array() || offsets.size() != 2) wrong("data_offsets: expected [begin, end]");
   const Index begin = natural(offsets[0]), end = natural(offsets[1]);
-  if (begin < 0 || end < begin) wrong("data_offsets: expected 0 <= begin <= end, found ", printable(offsets.dump()));
+  if (begin < 0 || end < begin) wrong("data_offsets: expected 0 <= begin <= end, found ", offsets.dump());
   if (std::cmp_greater(end, data.size())) wrong("data_offsets: the data ends at byte ", end, " of ", data.size(), " (truncated file?)");
   if (end - begin != bytes) {
     wrong("data_offsets: ", dtype_name, " of shape ", shape_string(tensor.shape), " needs ", bytes, " bytes, found ", end - begin);
@@ -174,8 +164,8 @@ class Safetensors {
     const std::byte* next = data.data();
     for (const Tensor* tensor : order) {
       const auto gap = tensor->data.data() - next;
-      require(gap >= 0, name, ": tensor ", detail::printable(tensor->name), ": data_offsets overlap the tensor before by ", -gap, " bytes");
-      require(gap == 0, name, ": tensor ", detail::printable(tensor->name), ": data_offsets leave a hole of ", gap, " bytes before it");
+      require(gap >= 0, name, ": tensor ", quote(tensor->name), ": data_offsets overlap the tensor before by ", -gap, " bytes");
+      require(gap == 0, name, ": tensor ", quote(tensor->name), ": data_offsets leave a hole of ", gap, " bytes before it");
       next += tensor->data.size();
     }
     const auto rest = data.data() + data.size() - next;
