@@ -116,6 +116,20 @@ inline const nlohmann::json& json_member(const nlohmann::json& object, const cha
   return *found;
 }
 
+/// The string under `key`. Throws: Error like json_member, and if it is not a string.
+inline const std::string& json_string(const nlohmann::json& object, const char* key, std::string_view where) {
+  const nlohmann::json& value = json_member(object, key, where);
+  require(value.is_string(), where, ".", key, ": expected a string, found ", describe(value));
+  return value.get_ref<const std::string&>();
+}
+
+/// The truth value under `key`. Throws: Error like json_member, and if it is neither true nor false.
+inline bool json_bool(const nlohmann::json& object, const char* key, std::string_view where) {
+  const nlohmann::json& value = json_member(object, key, where);
+  require(value.is_boolean(), where, ".", key, ": expected true or false, found ", describe(value));
+  return value.get<bool>();
+}
+
 /// Parses one JSON document; `what` (a file name) opens every error message.
 ///
 /// Throws: Error if the text is not valid JSON, is nested deeper than kMaxJsonDepth, or repeats a key within an object.

@@ -1,0 +1,172 @@
+// Floor 6. Text to token ids and back, by a Hugging Face tokenizer.json with byte-level byte-pair encoding.
+//
+// Leaves out what the file may say about batches (truncation, padding) and the post-processor, which would add tokens that are not in the
+// text: encode() adds none. Kinds of tokenizers that DeepSeek-V3 and its relatives do not use are refused with a message naming the field.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dsv3/core/error.hpp"
+#include "dsv3/io/added_tokens.hpp"
+#include "dsv3/io/bpe.hpp"
+#include "dsv3/io/json.hpp"
+#include "dsv3/io/pre_tokenizer.hpp"
+#include "dsv3/io/utf8.hpp"
+#include "dsv3/io/vocabulary.hpp"
+
+namespace dsv3::inline DSV3_ISA::io {
+
+/// A tokenizer; constant once read, so threads may share one.
+class Tokenizer {
+ public:
+  /// Reads a tokenizer.json. Throws: Error naming the file, the field, what was expected and what was found.
+  static Tokenizer open(const std::filesystem::path& path) { return parse(read_text_file(path, std::size_t{256} << 20), path.string()); }
+
+  /// Reads the text of a tokenizer.json; `name` opens the messages. Throws: as open().
+  static Tokenizer parse(std::string_view json, std::string name) {
+    const nlohmann::json file = parse_json(json, name);
+    return Tokenizer(file, std::move(name));
+  }
+
+  /// The ids of `text`. Added tokens in it (special ones too) are recognised, and none is added.
+  ///
+  /// Throws: Error if `text` is not valid UTF-8, naming the offset of the first bad byte, or if it is 2 GiB or longer.
+  /// Cost: n log n in the length of a word, linear in the number of words.
+  std::vector<int> encode(std::string_view text) const {
+    const std::size_t valid = valid_utf8_prefix(text);
+    require(valid == text.size(), "text to encode: expected UTF-8, found an invalid sequence at byte ", valid);
+    require(text.size() < std::size_t{1} << 31, "text to encode: expected less than 2 GiB, found ", text.size(), " bytes");
+    std::vector<int> ids;
+    Scratch scratch;
+    const auto on_token = [&](int id) { ids.push_back(id); };
+    const auto on_piece = [&](std::string_view piece) { encode_piece(piece, scratch, ids); };
+    const auto on_text = [&](std::string_view part) { pre_tokenizer_.split(part, on_piece); };
+    added_.split(
+        text, [&](std::string_view part) { added_normalized_.split(part, on_text, on_token); }, on_token);
+    return ids;
+  }
+
+  /// Exactly the bytes that `ids` stand for; added tokens are written as their text. They need not be valid UTF-8 (see Utf8Stream).
+  ///
+  /// Throws: Error if an id is not in the vocabulary.
+  std::string decode(std::span<const int> ids) const {
+    std::string text;
+    for (const int id : ids) text += token_bytes(id);
+    return text;
+  }
+
+  /// One more than the largest id. There may be gaps below.
+  int vocab_size() const { return vocabulary_.size(); }
+
+  /// The id of the token that stands for exactly these bytes: " the", or "<|EOT|>" for an added token.
+  std::optional<int> token_id(std::string_view bytes) const { return vocabulary_.id(bytes); }
+
+  /// The bytes that `id` stands for; they live as long as the tokenizer. Throws: Error if `id` is not in the vocabulary.
+  std::string_view token_bytes(int id) const {
+    const std::string* bytes = vocabulary_.bytes(id);
+    require(bytes != nullptr, name_, ": expected a token id of the vocabulary (below ", vocab_size(), "), found ", id);
+    return *bytes;
+  }
+
+ private:
+  using Json = nlohmann::json;
+
+  struct Scratch {
+    std::vector<int> byte_ids;
+    Bpe::Workspace bpe;
+  };
+
+  Tokenizer(const Json& file, std::string name)
+      : name_(std::move(name)),
+        pre_tokenizer_(json_member(file, "pre_tokenizer", name_), name_ + ": pre_tokenizer"),
+        vocabulary_(json_member(json_member(file, "model", name_), "vocab", name_ + ": model"), file.value("added_tokens", Json()), name_) {
+    check_normalizer(file.value("normalizer", Json()));
+    const std::string& decoder = json_string(json_member(file, "decoder", name_), "type", name_ + ": decoder");
+    require(decoder == "ByteLevel", name_, ": decoder.type: expected \"ByteLevel\", found ", quote(decoder), " (not supported)");
+    read_model(file["model"]);
+    std::vector<std::pair<std::string, int>> first, last;
+    for (const auto& [text, id, normalized] : vocabulary_.added()) (normalized ? last : first).emplace_back(text, id);
+    added_ = AddedTokens(std::move(first));
+    added_normalized_ = AddedTokens(std::move(last));
+  }
+
+  void check_normalizer(const Json& normalizer) const {
+    if (normalizer.is_null()) return;
+    const std::string where = name_ + ": normalizer";
+    const std::string& type = json_string(normalizer, "type", where);
+    require(type == "Sequence", where, ".type: expected no normalizer or an empty Sequence, found ", quote(type), " (not supported)");
+    const Json& parts = json_member(normalizer, "normalizers", where);
+    require(parts.is_array(), where, ".normalizers: expected an array, found ", describe(parts));
+    if (!parts.empty())
+      fail(where, ".normalizers: expected none, found ", quote(json_string(parts[0], "type", where + ".normalizers[0]")),
+           " (not supported)");
+  }
+
+  void read_model(const Json& model) {
+    const std::string where = name_ + ": model";
+    const std::string& type = json_string(model, "type", where);
+    require(type == "BPE", where, ".type: expected \"BPE\", found ", quote(type), " (not supported)");
+    for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
+      const Json value = model.value(key, Json());
+      require(value.is_null() || value == 0 || value == "", where, ".", key, ": expected null, found ", describe(value),
+              " (not supported)");
+    }
+    ignore_merges_ = model.contains("ignore_merges") && json_bool(model, "ignore_merges", where);
+
+    const Json& merges = json_member(model, "merges", where);
+    require(merges.is_array(), where, ".merges: expected an array, found ", describe(merges));
+    std::unordered_map<std::string_view, int> ids;  // of the tokens as the file writes them, in its byte-level alphabet
+    for (const auto& [token, id] : model["vocab"].get_ref<const Json::object_t&>()) ids.emplace(token, id.get<int>());
+    std::string joined;
+    for (std::size_t i = 0; i < merges.size(); ++i) {
+      const auto id_of = [&](std::string_view token) {
+        const auto found = ids.find(token);
+        if (found == ids.end()) fail(where, ".merges[", i, "]: expected tokens of model.vocab, found ", quote(token));
+        return found->second;
+      };
+      const auto [left, right] = merge_parts(merges[i]);
+      if (left.empty() || right.empty())
+        fail(where, ".merges[", i, "]: expected \"left right\" or [\"left\", \"right\"], found ", describe(merges[i]));
+      joined.assign(left).append(right);
+      bpe_.add_merge(id_of(left), id_of(right), id_of(joined));
+    }
+  }
+
+  /// Two empty strings if `merge` is of neither form.
+  static std::pair<std::string_view, std::string_view> merge_parts(const Json& merge) {
+    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
+      return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
+    if (!merge.is_string()) return {};
+    const std::string_view text = merge.get_ref<const std::string&>();
+    const std::size_t space = text.find(' ');
+    if (space == text.npos || text.find(' ', space + 1) != text.npos) return {};
+    return {text.substr(0, space), text.substr(space + 1)};
+  }
+
+  void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int>& ids) const {
+    if (ignore_merges_) {
+      if (const std::optional<int> whole = vocabulary_.id(piece)) return ids.push_back(*whole);
+    }
+    scratch.byte_ids.clear();
+    for (const char byte : piece) scratch.byte_ids.push_back(vocabulary_.id_of_byte(byte));
+    bpe_.encode(scratch.byte_ids, scratch.bpe, ids);
+  }
+
+  std::string name_;
+  PreTokenizer pre_tokenizer_;
+  Vocabulary vocabulary_;
+  AddedTokens added_, added_normalized_;  // Hugging Face looks for those marked "normalized" in what the others leave
+  Bpe bpe_;
+  bool ignore_merges_ = false;
+};
+
+}  // namespace dsv3::inline DSV3_ISA::io
