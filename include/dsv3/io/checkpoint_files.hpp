@@ -92,6 +92,7 @@ class CheckpointFiles {
     std::ranges::copy_if(names, std::back_inserter(missing), [&](const auto& n) { return !std::filesystem::exists(folder / n, ignored); });
     require(missing.empty(), index, ": ", missing.size(), " of ", names.size(), " shards are missing: ", listed(missing, missing.size()));
     for (const auto& name : names) add(Safetensors::open(folder / name));
+    std::ranges::sort(tensors_, {}, &Tensor::name);
 
     const auto twice = std::ranges::adjacent_find(tensors_, {}, &Tensor::name);
     if (twice != tensors_.end()) fail("tensor ", quote(twice->name), " is in both ", twice->file, " and ", (twice + 1)->file);
@@ -102,10 +103,8 @@ class CheckpointFiles {
     require(missing.empty(), index, ": ", missing.size(), " tensors are not in the shard that the index names: ", listed(missing, 20));
   }
 
-  /// Takes a file's tensors over; tensors_ stays sorted by name.
   void add(const Safetensors& file) {
-    const auto middle = tensors_.insert(tensors_.end(), file.tensors().begin(), file.tensors().end());
-    std::ranges::inplace_merge(tensors_, middle, {}, &Tensor::name);
+    tensors_.insert(tensors_.end(), file.tensors().begin(), file.tensors().end());
     owners_.push_back(file.owner());
   }
 

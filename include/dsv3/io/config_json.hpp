@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -137,12 +138,19 @@ inline void parse_tokens(const Fields& root, Config& c) {
     root.expect(id && *id >= 0 && *id <= std::numeric_limits<int>::max(), field, "token ids");
     return static_cast<int>(*id);
   };
-  const auto is_null = [&](const char* field) { return root.find(field) == nullptr; };
-  if (!is_null("bos_token_id")) c.bos_token_id = token("bos_token_id", *root.find("bos_token_id"));
-  if (is_null("eos_token_id")) return;
-  const auto& eos = *root.find("eos_token_id");
-  c.eos_token_id.clear();
-  for (const auto& id : eos.is_array() ? eos : nlohmann::json::array({eos})) c.eos_token_id.push_back(token("eos_token_id", id));
+  // Unlike elsewhere, null says that there is none.
+  if (root.contains("bos_token_id")) {
+    const auto* bos = root.find("bos_token_id");
+    c.bos_token_id = bos == nullptr ? std::nullopt : std::optional(token("bos_token_id", *bos));
+  }
+  if (root.contains("eos_token_id")) {
+    c.eos_token_id.clear();
+    const auto* eos = root.find("eos_token_id");
+    if (eos == nullptr) return;
+    if (!eos->is_array()) c.eos_token_id.push_back(token("eos_token_id", *eos));
+    if (eos->is_array())
+      std::ranges::transform(*eos, std::back_inserter(c.eos_token_id), [&](const auto& id) { return token("eos_token_id", id); });
+  }
 }
 
 }  // namespace detail
@@ -175,7 +183,7 @@ inline Config parse_config(std::string_view json, std::string_view where) {
     *size = root.integer(field, *size);
   }
   c.num_key_value_heads = root.integer("num_key_value_heads", c.num_attention_heads);
-  if (document.contains("q_lora_rank")) {
+  if (root.contains("q_lora_rank")) {
     const Index rank = root.integer("q_lora_rank", 0);
     c.q_lora_rank = rank == 0 ? std::nullopt : std::optional(rank);  // null and 0 both mean none
   }

@@ -77,6 +77,7 @@ class Fields {
     return {value == nullptr ? empty : *value, prefix_ + field + '.'};
   }
 
+  bool contains(const char* field) const { return object_->contains(field); }
   bool empty() const { return object_->empty(); }
 
   /// Also takes 4096.0; sizes beyond 2^53 are no one's.

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,83 +17,15 @@
 #include <utility>
 #include <vector>
 
-#include "dsv3/core/config.hpp"
 #include "dsv3/core/error.hpp"
-#include "dsv3/io/dtype.hpp"
 #include "dsv3/io/json.hpp"
 #include "dsv3/io/mapped_file.hpp"
+#include "dsv3/io/safetensors_header.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// A named tensor: row-major elements of `dtype`, as raw bytes that someone else keeps alive.
-struct Tensor {
-  std::string name;
-  Dtype dtype = Dtype::F32;
-  std::vector<Index> shape;         ///< empty for a scalar
-  std::span<const std::byte> data;  ///< elements() * size(dtype) bytes; see aligned()
-  std::string file;                 ///< where it came from, for error messages
-
-  Index elements() const { return static_cast<Index>(data.size() / size(dtype)); }
-
-  /// Whether `data` may be read through a pointer to the element type; the format does not promise it.
-  bool aligned() const { return reinterpret_cast<std::uintptr_t>(data.data()) % size(dtype) == 0; }
-};
-
 /// Longest header that is accepted, the format's own limit.
 inline constexpr std::size_t kMaxSafetensorsHeader = 100'000'000;
-
-namespace detail {
-
-/// The value of a JSON integer in [0, 2^63), or -1.
-inline Index natural(const nlohmann::json& value) {
-  if (!value.is_number_unsigned()) return -1;
-  const auto number = value.get<std::uint64_t>();
-  return std::cmp_less_equal(number, std::numeric_limits<Index>::max()) ? static_cast<Index>(number) : -1;
-}
-
-/// Reads one header entry; `data` is the part of the file after the header.
-inline Tensor parse_tensor(std::string_view file, std::string_view name, const nlohmann::json& entry, std::span<const std::byte> data) {
-  // Called only to report: the message costs too much to build 50,000 times.
-  const auto wrong = [&](const auto&... parts) { fail(file, ": tensor ", quote(name), ": ", parts...); };
-  if (!entry.is_object()) wrong("expected an object, found ", entry.type_name());
-  const auto field = [&](const char* key) -> const nlohmann::json& {
-    const auto found = entry.find(key);
-    if (found == entry.end()) wrong("field \"", key, "\" is missing");
-    return *found;
-  };
-  const nlohmann::json &dtype = field("dtype"), &shape = field("shape"), &offsets = field("data_offsets");
-  if (entry.size() != 3) wrong("expected the fields dtype, shape and data_offsets alone, found ", entry.size(), " fields");
-
-  Tensor tensor{.name = std::string(name), .dtype = {}, .shape = {}, .data = {}, .file = std::string(file)};
-  if (!dtype.is_string()) wrong("dtype: expected a string, found ", dtype.type_name());
-  const auto& dtype_name = dtype.get_ref<const std::string&>();
-  const auto known = from_name(dtype_name);
-  if (!known) wrong("dtype: expected one of F64 to BOOL, found ", quote(dtype_name));
-  tensor.dtype = *known;
-
-  if (!shape.is_array()) wrong("shape: expected a list, found ", shape.type_name());
-  tensor.shape.reserve(shape.size());
-  Index bytes = static_cast<Index>(size(tensor.dtype));
-  for (const auto& dim : shape) {
-    const Index d = natural(dim);
-    if (d < 0) wrong("shape: expected sizes in [0, 2^63), found ", describe(dim));
-    if (d > 0 && bytes > std::numeric_limits<Index>::max() / d) wrong("shape: the number of bytes overflows at size ", d);
-    bytes *= d;
-    tensor.shape.push_back(d);
-  }
-
-  if (!offsets.is_array() || offsets.size() != 2) wrong("data_offsets: expected [begin, end]");
-  const Index begin = natural(offsets[0]), end = natural(offsets[1]);
-  if (begin < 0 || end < begin) wrong("data_offsets: expected 0 <= begin <= end, found ", offsets.dump());
-  if (std::cmp_greater(end, data.size())) wrong("data_offsets: the data ends at byte ", end, " of ", data.size(), " (truncated file?)");
-  if (end - begin != bytes) {
-    wrong("data_offsets: ", dtype_name, " of shape ", shape_string(tensor.shape), " needs ", bytes, " bytes, found ", end - begin);
-  }
-  tensor.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(bytes));
-  return tensor;
-}
-
-}  // namespace detail
 
 /// The tensors of one file and what keeps their bytes alive. Copies share the mapping.
 class Safetensors {
@@ -119,8 +50,10 @@ class Safetensors {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, static_cast<std::size_t>(length));
     require(text.starts_with('{'), name, ": the header must begin with '{'");
     require(text.find('\0') == text.npos, name, ": the header contains a zero byte");
-    const nlohmann::json header = parse_json(text, name);
-    return Safetensors(header, bytes.subspan(8 + text.size()), name);
+    const auto data = bytes.subspan(8 + text.size());
+    detail::SafetensorsHeader header(name, data);
+    nlohmann::json::sax_parse(text, &header);
+    return Safetensors(std::move(header), data, name);
   }
 
   /// All tensors in ascending order of name.
@@ -139,19 +72,11 @@ class Safetensors {
   const std::shared_ptr<const void>& owner() const { return owner_; }
 
  private:
-  Safetensors(const nlohmann::json& header, std::span<const std::byte> data, std::string_view name) {
-    tensors_.reserve(header.size());
-    for (const auto& [key, entry] : header.items()) {  // ascending keys, which find() relies on
-      if (key == "__metadata__") {
-        require(entry.is_object(), name, ": __metadata__: expected an object, found ", entry.type_name());
-        for (const auto& [word, text] : entry.items()) {
-          require(text.is_string(), name, ": __metadata__: expected strings, found ", text.type_name());
-          metadata_.emplace(word, text.get_ref<const std::string&>());
-        }
-      } else {
-        tensors_.push_back(detail::parse_tensor(name, key, entry, data));
-      }
-    }
+  Safetensors(detail::SafetensorsHeader&& header, std::span<const std::byte> data, std::string_view name)
+      : tensors_(std::move(header.tensors)), metadata_(std::move(header.metadata)) {
+    std::ranges::sort(tensors_, {}, &Tensor::name);
+    const auto twice = std::ranges::adjacent_find(tensors_, {}, &Tensor::name);
+    if (twice != tensors_.end()) fail(name, ": tensor ", quote(twice->name), " appears twice");
     check_layout(data, name);
   }
 
@@ -164,8 +89,8 @@ class Safetensors {
     const std::byte* next = data.data();
     for (const Tensor* tensor : order) {
       const auto gap = tensor->data.data() - next;
-      require(gap >= 0, name, ": tensor ", quote(tensor->name), ": data_offsets overlap the tensor before by ", -gap, " bytes");
-      require(gap == 0, name, ": tensor ", quote(tensor->name), ": data_offsets leave a hole of ", gap, " bytes before it");
+      if (gap < 0) fail(name, ": tensor ", quote(tensor->name), ": data_offsets overlap the tensor before by ", -gap, " bytes");
+      if (gap > 0) fail(name, ": tensor ", quote(tensor->name), ": data_offsets leave a hole of ", gap, " bytes before it");
       next += tensor->data.size();
     }
     const auto rest = data.data() + data.size() - next;
