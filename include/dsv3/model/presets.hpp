@@ -21,7 +21,7 @@ inline Config deepseek_r1() { return deepseek_v3(); }
 /// DeepSeek-V3.1: V3's architecture; its FP8 scales are powers of two.
 inline Config deepseek_v31() { return deepseek_v3(); }
 
-/// DeepSeek-V2 (and V2.5): 236 billion parameters, 21 act on a token.
+/// DeepSeek-V2: 236 billion parameters, 21 act on a token.
 inline Config deepseek_v2() {
   Config c;
   c.model_type = "deepseek_v2";
@@ -40,9 +40,19 @@ inline Config deepseek_v2() {
   c.norm_topk_prob = false;
   c.routed_scaling_factor = 16;
   c.scoring_func = router::Score::softmax;
+  c.rope_scaling->mscale = 0.707;
+  c.rope_scaling->mscale_all_dim = 0.707;
   c.fp8 = false;
   c.bos_token_id = 100000;
   c.eos_token_id = {100001};
+  return c;
+}
+
+/// DeepSeek-V2.5: V2's architecture with another softmax scale.
+inline Config deepseek_v25() {
+  Config c = deepseek_v2();
+  c.rope_scaling->mscale = 1;
+  c.rope_scaling->mscale_all_dim = 1;
   return c;
 }
 
@@ -60,8 +70,6 @@ inline Config deepseek_v2_lite() {
   c.n_group = 1;
   c.topk_group = 1;
   c.routed_scaling_factor = 1;
-  c.rope_scaling->mscale = 0.707;
-  c.rope_scaling->mscale_all_dim = 0.707;
   return c;
 }
 
@@ -150,10 +158,11 @@ struct Preset {
   Config (*config)();
 };
 
-inline constexpr std::array<Preset, 8> kAll{{{"deepseek-v3", deepseek_v3},
+inline constexpr std::array<Preset, 9> kAll{{{"deepseek-v3", deepseek_v3},
                                              {"deepseek-v3.1", deepseek_v31},
                                              {"deepseek-r1", deepseek_r1},
                                              {"deepseek-v2", deepseek_v2},
+                                             {"deepseek-v2.5", deepseek_v25},
                                              {"deepseek-v2-lite", deepseek_v2_lite},
                                              {"moonlight-16b-a3b", moonlight_16b_a3b},
                                              {"kimi-k2", kimi_k2},
