@@ -137,7 +137,8 @@ class Tokenizer {
       if (left.empty() || right.empty())
         fail(where, ".merges[", i, "]: expected \"left right\" or [\"left\", \"right\"], found ", describe(merges[i]));
       joined.assign(left).append(right);
-      bpe_.add_merge(id_of(left), id_of(right), id_of(joined));
+      const int left_id = id_of(left), right_id = id_of(right);
+      bpe_.add_merge(left_id, right_id, id_of(joined));
     }
   }
 
