@@ -93,13 +93,12 @@ TEST_CASE("the published tokenizer gives Hugging Face's ids") {
   CHECK(tokenizer.token_bytes(128803) == "<｜User｜>");
   check_vectors(tokenizer, read_json(DSV3_TEST_DATA "/tokenizer/vectors.json"));
   check_vectors(tokenizer, read_json(DSV3_TEST_DATA "/tokenizer/chat.json"));
-  SUBCASE("every token stands for bytes that token_id() knows") {
-    for (int id = 0; id < tokenizer.vocab_size(); ++id) CHECK(tokenizer.token_id(tokenizer.token_bytes(id)) == id);
-  }
-  SUBCASE("long words and long runs of white space take linear time") {
-    for (const std::string& text : {std::string(1 << 20, 'a'), std::string(1 << 20, ' ') + "a", std::string(1 << 20, '\n')})
-      CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
-  }
+  int unknown = 0;
+  for (int id = 0; id < tokenizer.vocab_size(); ++id) unknown += tokenizer.token_id(tokenizer.token_bytes(id)) != id;
+  CHECK(unknown == 0);
+  // Long words and long runs of white space: anything but n log n would take minutes.
+  for (const std::string& text : {std::string(1 << 20, 'a'), std::string(1 << 20, ' ') + "a", std::string(1 << 20, '\n')})
+    CHECK((tokenizer.decode(tokenizer.encode(text)) == text));
 }
 
 TEST_CASE("the Shakespeare tokenizer") {

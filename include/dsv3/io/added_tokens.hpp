@@ -53,10 +53,10 @@ class AddedTokens {
     for (std::size_t length = 0; begin != end; ++length) {
       if (begin->first.size() == length) longest = &*begin++;
       if (length == text.size()) break;
-      const auto byte_at = [length](const Entry& token) { return static_cast<unsigned char>(token.first[length]); };
-      const auto range = std::ranges::equal_range(begin, end, static_cast<unsigned char>(text[length]), {}, byte_at);
-      begin = range.begin();
-      end = range.end();
+      const auto next = static_cast<unsigned char>(text[length]);
+      const auto byte_of = [length](const Entry& token) { return static_cast<unsigned char>(token.first[length]); };
+      begin = std::partition_point(begin, end, [&](const Entry& token) { return byte_of(token) < next; });
+      end = std::partition_point(begin, end, [&](const Entry& token) { return byte_of(token) == next; });
     }
     return longest;
   }
