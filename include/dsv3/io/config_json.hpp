@@ -99,6 +99,8 @@ inline void parse_rope(const Fields& root, Config& c) {
   root.expect(root.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
   rope.expect(rope.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
   c.rope_interleave = root.boolean("rope_interleave", c.rope_interleave);
+  // Hugging Face rotates neighbours in V2 whatever the file says.
+  root.expect(c.rope_interleave || c.scoring_func == router::Score::sigmoid, "rope_interleave", "true");
 
   const char* const key = rope.find("rope_type") != nullptr ? "rope_type" : "type";
   const auto type = rope.text(key, "default");

@@ -1,0 +1,43 @@
+// Floor 0. Context: what a computation runs on, passed by reference through every call.
+#pragma once
+
+#include <utility>
+
+#include "dsv3/core/executor.hpp"
+#include "dsv3/core/workspace.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+/// An executor (referred to, not owned) and scratch memory (owned). One thread at a time uses a context; results do not depend on it.
+class Context {
+ public:
+  /// Serial execution.
+  Context() = default;
+
+  /// Runs parallel loops on `executor`, which must outlive the context.
+  template <Executor E>
+  explicit Context(E& executor)
+      : executor_(&executor),
+        workers_(executor.workers()),
+        run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {}
+
+  int workers() const { return workers_; }
+
+  /// f(task, worker) for every task in [0, tasks). A task must not start another loop on this context.
+  template <class F>
+  void parallel_for(Index tasks, F&& f) {
+    if (tasks > 0) run_(executor_, tasks, TaskRef(f));
+  }
+
+  /// A scope to take scratch memory from.
+  Workspace::Scope scratch() { return Workspace::Scope(workspace_); }
+  const Workspace& workspace() const { return workspace_; }
+
+ private:
+  void* executor_ = nullptr;
+  int workers_ = 1;
+  void (*run_)(void*, Index, TaskRef) = [](void*, Index tasks, TaskRef f) { Serial{}.run(tasks, f); };
+  Workspace workspace_;
+};
+
+}  // namespace dsv3::inline DSV3_ISA

@@ -1,0 +1,102 @@
+// Floor 0. Workspace: scratch memory that is taken and given back in stack order, so that steady-state decoding allocates nothing.
+//
+// One thread owns a workspace. A parallel loop takes scratch for all its workers before it starts.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <span>
+#include <vector>
+
+#include "dsv3/core/matrix.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+class Workspace {
+ public:
+  /// Memory taken through a scope returns to the workspace when the scope ends.
+  class Scope {
+   public:
+    explicit Scope(Workspace& w) : workspace_(w), chunk_(w.chunk_), used_(w.used_) { ++w.depth_; }
+    ~Scope() {
+      workspace_.chunk_ = chunk_;
+      workspace_.used_ = used_;
+      if (--workspace_.depth_ == 0) workspace_.merge_chunks();
+    }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+    /// `n` value-initialised objects.
+    template <class T>
+    std::span<T> array(Index n) {
+      static_assert(std::is_trivially_destructible_v<T>, "a workspace runs no destructors");
+      T* data = reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(n) * sizeof(T)));
+      std::uninitialized_value_construct_n(data, n);
+      return {data, static_cast<std::size_t>(n)};
+    }
+    /// Elements [rows, cols] with undefined values, 64-byte aligned.
+    template <class T>
+    MatrixView<T> matrix(Index rows, Index cols) {
+      static_assert(std::is_trivial_v<T>);
+      return {reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows, cols};
+    }
+
+   private:
+    Workspace& workspace_;
+    std::size_t chunk_, used_;
+  };
+
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  /// Bytes held, in use or not.
+  std::size_t capacity() const {
+    std::size_t total = 0;
+    for (const Chunk& c : chunks_) total += c.size;
+    return total;
+  }
+
+ private:
+  static constexpr std::size_t alignment = 64, smallest_chunk = std::size_t{1} << 16;
+
+  struct Free {
+    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t(alignment)); }
+  };
+  struct Chunk {
+    std::unique_ptr<std::byte, Free> data;
+    std::size_t size;
+  };
+
+  std::byte* take(std::size_t bytes) {
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    while (chunk_ < chunks_.size() && chunks_[chunk_].size - used_ < bytes) {
+      ++chunk_;
+      used_ = 0;
+    }
+    if (chunk_ == chunks_.size()) add_chunk(std::max({bytes, smallest_chunk, capacity()}));
+    std::byte* p = chunks_[chunk_].data.get() + used_;
+    used_ += bytes;
+    return p;
+  }
+
+  void add_chunk(std::size_t size) {
+    chunks_.push_back({std::unique_ptr<std::byte, Free>(static_cast<std::byte*>(::operator new(size, std::align_val_t(alignment)))), size});
+  }
+
+  // After the largest step so far everything fits into one chunk, and later steps find it there.
+  void merge_chunks() {
+    if (chunks_.size() < 2) return;
+    const std::size_t total = capacity();
+    chunks_.clear();
+    add_chunk(total);
+  }
+
+  std::vector<Chunk> chunks_;
+  std::size_t chunk_ = 0, used_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace dsv3::inline DSV3_ISA

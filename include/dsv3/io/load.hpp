@@ -1,0 +1,139 @@
+// Floor 6. Loading a checkpoint: every tensor of the model bound to the mapped files, and everything that does not fit told at once.
+//
+// There is no conversion step. Weights stay in the files' pages, which the system reads when they are first used.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "dsv3/io/bind.hpp"
+#include "dsv3/io/config_json.hpp"
+#include "dsv3/model/model.hpp"
+
+namespace dsv3::inline DSV3_ISA::io {
+
+struct LoadOptions {
+  /// Called after each tensor with the number bound so far and the number there are.
+  std::function<void(Index bound, Index total)> progress;
+  /// Looks at every weight for NaN and infinity, which reads all files. Without it such weights are noticed when a block's output is not
+  /// finite.
+  bool check_values = false;
+};
+
+/// How a checkpoint's tensors differ from a model's. Sentences that name tensor and file.
+struct Mismatch {
+  std::vector<std::string> missing, misshapen, unexpected;
+
+  bool empty() const { return missing.empty() && misshapen.empty() && unexpected.empty(); }
+
+  /// All of it, at most `most` lines of each kind.
+  std::string text(std::size_t most = 50) const {
+    std::string out;
+    const auto list = [&](const char* title, const std::vector<std::string>& lines) {
+      if (lines.empty()) return;
+      out += "\n  " + std::to_string(lines.size()) + " " + title + ":";
+      for (std::size_t i = 0; i < std::min(most, lines.size()); ++i) out += "\n    " + lines[i];
+      if (lines.size() > most) out += "\n    and " + std::to_string(lines.size() - most) + " more";
+    };
+    list("missing", missing);
+    list("that do not fit", misshapen);
+    list("unexpected", unexpected);
+    return out;
+  }
+};
+
+namespace detail {
+
+/// Tensors that checkpoints carry and a model does not read: MTP modules' copies of embedding and head, tied heads, rotary frequencies, and
+/// layers behind the last one that the configuration declares.
+inline bool is_redundant(const std::string& name, const Config& c) {
+  if (name.ends_with(".rotary_emb.inv_freq")) return true;
+  if (name == "lm_head.weight") return c.tie_word_embeddings;
+  constexpr std::string_view layers = "model.layers.";
+  if (!name.starts_with(layers)) return false;
+  const auto dot = name.find('.', layers.size());
+  const std::string number = name.substr(layers.size(), dot - layers.size());
+  if (dot == name.npos || number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != number.npos) return false;
+  const Index layer = std::stol(number);
+  if (layer < c.num_hidden_layers) return false;
+  const std::string rest = name.substr(dot + 1);
+  return layer >= c.num_hidden_layers + c.num_nextn_predict_layers || rest == "embed_tokens.weight" || rest == "shared_head.head.weight";
+}
+
+/// Calls visit(name, values as a span of T) ... for every code of `view`, to see whether all are finite.
+template <ElementView W>
+bool all_finite(const W& w) {
+  for (Index i = 0; i < w.rows; ++i)
+    for (Index k = 0; k < w.cols; ++k)
+      if (!std::isfinite(W::Storage::Codec::decode(w.row(i)[k]))) return false;
+  return true;
+}
+
+}  // namespace detail
+
+/// The configuration, with as many MTP modules as the checkpoint really has: tools that copy checkpoints often drop them and keep the
+/// number.
+inline Config present_config(const Config& declared, const CheckpointFiles& files) {
+  Config c = declared;
+  const auto has_layer = [&](Index layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    const auto at = std::ranges::lower_bound(files.tensors(), prefix, {}, &Tensor::name);
+    return at != files.tensors().end() && at->name.starts_with(prefix);
+  };
+  while (c.num_nextn_predict_layers > 0 && !has_layer(c.num_hidden_layers + c.num_nextn_predict_layers - 1)) --c.num_nextn_predict_layers;
+  return c;
+}
+
+/// Binds every parameter of `model` to its tensor in `files`, as far as they fit, and says what did not.
+template <class P>
+Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
+  Mismatch mismatch;
+  std::set<std::string_view> used;
+  std::vector<std::shared_ptr<const void>> owners = files.owners();
+  Binder binder(files, owners);
+  Index total = 0, bound = 0;
+  Model<P>::for_each_tensor(model, [&](const std::string&, auto&) { ++total; });
+  Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
+    if (const Tensor* tensor = files.find(name)) {
+      used.insert(tensor->name);
+      if (const Tensor* scales = files.find(name + "_scale_inv")) used.insert(scales->name);
+      auto problem = binder.bind(name, *tensor, parameter);
+      if constexpr (requires { parameter.view; })
+        if (!problem && options.check_values && !visit_weight(parameter.view, [](const auto& w) { return detail::all_finite(w); }))
+          problem = name + ": has values that are not finite (" + tensor->file + ")";
+      if (problem) mismatch.misshapen.push_back(std::move(*problem));
+    } else {
+      mismatch.missing.push_back(name);
+    }
+    if (options.progress) options.progress(++bound, total);
+  });
+  for (const Tensor& tensor : files.tensors())
+    if (!used.contains(tensor.name) && !detail::is_redundant(tensor.name, model.config()))
+      mismatch.unexpected.push_back(tensor.name + " " + shape_string(tensor.shape) + " (" + tensor.file + ")");
+  for (auto& owner : owners) model.keep(std::move(owner));
+  return mismatch;
+}
+
+/// The model in `folder`: config.json, and weights in model.safetensors or the shards its index lists.
+/// Throws: Error naming files, fields, tensors and shapes; all missing, unexpected and misshapen tensors in one message.
+template <class P = DeepSeekV3>
+Model<P> load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
+  const Config declared = read_config(folder);
+  const auto files = CheckpointFiles::open(folder);
+  Model<P> model(present_config(declared, files));
+  const Mismatch mismatch = bind(model, files, options);
+  require(mismatch.empty(), folder.string(), ": the checkpoint does not fit the model that its config.json describes:", mismatch.text());
+  return model;
+}
+
+/// f(policy) with the bundle of the published family that `config` belongs to: DeepSeekV2 or DeepSeekV3.
+template <class F>
+decltype(auto) with_policy(const Config& config, F&& f) {
+  if (config.scoring_func == router::Score::softmax) return f(DeepSeekV2{});
+  return f(DeepSeekV3{});
+}
+
+}  // namespace dsv3::inline DSV3_ISA::io

@@ -1,0 +1,86 @@
+// Floor 3. Causal attention of a tile of query rows over keys and values in memory, by online softmax over fixed blocks of keys.
+//
+// One function serves all forms: absorbed latent attention (the rows are the heads of one token; keys and values are the same latent
+// vectors), expanded attention (the rows are tokens of one head) and grouped-query attention. A row's result depends on that row, the keys
+// it may see and their number; not on the other rows of the tile.
+#pragma once
+
+#include <cassert>
+
+#include "dsv3/kernels/linear.hpp"
+#include "dsv3/kernels/softmax.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// What queries attend to. A key has two parts, whose products with the query's parts are added: k [S, N], and k_pe [S, R], which may have
+/// no columns. v [S, V].
+struct KeysValues {
+  ConstMatrixView<float> k, k_pe, v;
+};
+
+/// A tile of M query rows: q [M, N], q_pe [M, R]. Row m sees the first `limit + m * limit_step` keys, at least one.
+struct QueryTile {
+  ConstMatrixView<float> q, q_pe;
+  Index limit = 0, limit_step = 0;
+};
+
+inline constexpr Index attention_tile = 16;   ///< most rows of a tile
+inline constexpr Index attention_block = 64;  ///< keys of a block
+
+/// Floats of scratch that attend() needs for values of width `v`.
+inline Index attend_scratch(Index v) { return attention_tile * (2 * attention_block + v); }
+
+/// out [M, V] = softmax(scale * (q k^T + q_pe k_pe^T)) v for M <= attention_tile rows (eq. 10). Serial; `scratch` [attend_scratch(V)].
+template <class Arch = simd::DefaultArch>
+void attend(const QueryTile& tile, const KeysValues& kv, float scale, MatrixView<float> out, float* scratch) {
+  using Floats = simd::Floats<Arch>;
+  const Index rows = tile.q.rows(), width = kv.v.cols();
+  const Index last = tile.limit + (rows - 1) * tile.limit_step;
+  assert(rows <= attention_tile && last <= kv.k.rows() && tile.limit >= 1);
+  const auto as_weight = [](ConstMatrixView<float> m) { return F32::View{m.data(), m.rows(), m.cols(), m.outerStride()}; };
+
+  MatrixView<float> scores(scratch, rows, attention_block), pe(scores.data() + scores.size(), rows, attention_block);
+  MatrixView<float> part(pe.data() + pe.size(), rows, width);
+  std::array<OnlineSoftmax, attention_tile> state;
+  std::array<float, attention_tile> rescale;
+  out.setZero();
+
+  for (Index k0 = 0; k0 < last; k0 += attention_block) {
+    const Index keys = std::min(attention_block, last - k0);
+    detail::panel_nt<Arch>(tile.q, as_weight(kv.k.slice(k0, keys)), scores.data(), attention_block);
+    if (kv.k_pe.cols() > 0) {
+      detail::panel_nt<Arch>(tile.q_pe, as_weight(kv.k_pe.slice(k0, keys)), pe.data(), attention_block);
+      scores.leftCols(keys) += pe.leftCols(keys);
+    }
+    const auto seen = [&](Index m) { return std::clamp(tile.limit + m * tile.limit_step - k0, Index{0}, keys); };
+    for (Index m = 0; m < rows; ++m) {
+      float* s = scores.row_data(m);
+      if (seen(m) == 0) continue;
+      for (Index i = 0; i < seen(m); ++i) s[i] *= scale;
+      rescale[static_cast<std::size_t>(m)] = state[static_cast<std::size_t>(m)].template add<Arch>(s, seen(m));
+    }
+    const auto weigh = [&](Index m, Index count) {  // rows [m, m + count) see equally many keys
+      const auto p = ConstMatrixView<float>(scores).slice(m, count).columns(0, seen(m));
+      const auto values = as_weight(kv.v.slice(k0, seen(m)));
+      for (Index c = 0; c < width; c += detail::panel_columns)
+        detail::panel_nn<Arch>(p, values, c, std::min(c + detail::panel_columns, width), part.slice(m, count));
+    };
+    if (seen(0) == seen(rows - 1))
+      weigh(0, rows);
+    else
+      for (Index m = 0; m < rows; ++m)
+        if (seen(m) > 0) weigh(m, 1);
+    for (Index m = 0; m < rows; ++m) {
+      if (seen(m) == 0) continue;
+      const Floats factor(rescale[static_cast<std::size_t>(m)]);
+      simd::map<Arch>([&](const Floats& sum, const Floats& p) { return simd::fma<Arch>(sum, factor, p); }, width, out.row_data(m),
+                      out.row_data(m), part.row_data(m));
+    }
+  }
+  for (Index m = 0; m < rows; ++m) {
+    const Floats total(state[static_cast<std::size_t>(m)].sum);
+    simd::map<Arch>([&](const Floats& sum) { return sum / total; }, width, out.row_data(m), out.row_data(m));
+  }
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels

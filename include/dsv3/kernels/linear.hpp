@@ -1,0 +1,130 @@
+// Floor 3. Matrix products with stored weights: y = x W^T (linear) and y = x W (linear_transposed), one or many in one parallel loop.
+//
+// Float32 sums in an order fixed by W alone (kernels/linear_tile.hpp): a row of y depends on its row of x only, bit for bit.
+#pragma once
+
+#include <cassert>
+#include <span>
+
+#include "dsv3/core/context.hpp"
+#include "dsv3/kernels/linear_tile.hpp"
+#include "dsv3/quant/any_storage.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// One product of a group: x [T, K], w [N, K], y [T, N] (linear) or x [T, N], w [N, K], y [T, K] (linear_transposed).
+/// y is overwritten and overlaps neither x nor w.
+template <WeightView W>
+struct Product {
+  ConstMatrixView<float> x;
+  W w;
+  MatrixView<float> y;
+};
+
+namespace detail {
+
+inline constexpr Index panel_rows = 16;        // rows of W a task takes
+inline constexpr Index panel_columns = 128;    // columns of W a task of linear_transposed takes: one block of scales
+inline constexpr Index decode_once_from = 16;  // rows of x from which a panel of W is decoded to memory first
+
+template <class Arch, int M, ElementView W>
+void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy) {
+  Index n = 0;
+  for (; n + 4 <= w.rows; n += 4) tile_nt<Arch, M, 4>(x, ldx, w, n, y + n, ldy);
+  for (; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, y + n, ldy);
+}
+
+/// All rows of x times all rows of w.
+template <class Arch, ElementView W>
+void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
+  Index t = 0;
+  for (; t + 4 <= x.rows(); t += 4) row_of_tiles_nt<Arch, 4>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy);
+  for (; t + 2 <= x.rows(); t += 2) row_of_tiles_nt<Arch, 2>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy);
+  for (; t < x.rows(); ++t) row_of_tiles_nt<Arch, 1>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy);
+}
+
+template <class Arch, int M, ElementView W>
+void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy) {
+  constexpr Index step = simd::width<Arch>;
+  Index k = begin;
+  for (; end - k > 3 * step; k += 4 * step) tile_nn<Arch, M, 4>(x, ldx, w, k, y, ldy);
+  for (; k < end; k += step) tile_nn<Arch, M, 1>(x, ldx, w, k, y, ldy);
+}
+
+/// All rows of x times columns [begin, end) of w, which lie in one block of scales.
+template <class Arch, ElementView W>
+void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, MatrixView<float> y) {
+  Index t = 0;
+  for (; t + 4 <= x.rows(); t += 4) row_of_tiles_nn<Arch, 4>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
+  for (; t < x.rows(); ++t) row_of_tiles_nn<Arch, 1>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
+}
+
+/// Runs f(product, panel, worker) for every panel of every product as one parallel loop; panels(product) counts a product's.
+template <WeightView W, class Panels, class F>
+void for_each_panel(Context& ctx, std::span<const Product<W>> group, Panels&& panels, F&& f) {
+  auto scope = ctx.scratch();
+  const auto first = scope.array<Index>(static_cast<Index>(group.size()) + 1);  // first[i] tasks come before product i
+  for (std::size_t i = 0; i < group.size(); ++i) first[i + 1] = first[i] + (group[i].x.rows() > 0 ? panels(group[i]) : 0);
+  ctx.parallel_for(first.back(), [&](Index task, int worker) {
+    const auto after = std::upper_bound(first.begin(), first.end(), task);
+    const auto i = static_cast<std::size_t>(after - first.begin()) - 1;
+    f(group[i], task - first[i], worker);
+  });
+}
+
+}  // namespace detail
+
+/// y = x W^T for every product of the group, in one parallel loop over the rows of all weights. 2 T N K FLOP each.
+template <class Arch = simd::DefaultArch, WeightView W>
+void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
+  Index scratch = 0;
+  for ([[maybe_unused]] const auto& p : group) {
+    assert(p.x.cols() == cols(p.w) && p.y.cols() == rows(p.w) && p.x.rows() == p.y.rows());
+    if (p.x.rows() >= detail::decode_once_from) scratch = std::max(scratch, detail::panel_rows * p.x.cols());
+  }
+  auto scope = ctx.scratch();
+  auto decoded = scope.matrix<float>(scratch > 0 ? ctx.workers() : 0, scratch);
+  detail::for_each_panel<W>(
+      ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_rows - 1) / detail::panel_rows; },
+      [&](const Product<W>& p, Index panel, int worker) {
+        const Index begin = panel * detail::panel_rows;
+        visit_weight(p.w, [&](const auto& w) {
+          const auto part = w.slice(begin, std::min(detail::panel_rows, w.rows - begin));
+          float* y = const_cast<float*>(p.y.data()) + begin;
+          if (p.x.rows() < detail::decode_once_from) return detail::panel_nt<Arch>(p.x, part, y, p.y.outerStride());
+          const auto floats = decode_unscaled<Arch>(part, decoded.row_data(worker));
+          detail::panel_nt<Arch>(p.x, floats, y, p.y.outerStride());
+        });
+      });
+}
+
+/// y = x W^T: x [T, K], w [N, K], y [T, N], which is overwritten and overlaps neither. 2 T N K FLOP.
+template <class Arch = simd::DefaultArch, WeightView W>
+void linear(Context& ctx, ConstMatrixView<float> x, const W& w, MatrixView<float> y) {
+  const Product<W> product{x, w, y};
+  grouped_linear<Arch, W>(ctx, {&product, 1});
+}
+
+/// y = x W for every product of the group: x [T, N], w [N, K], y [T, K]. One parallel loop over the columns of all weights.
+template <class Arch = simd::DefaultArch, WeightView W>
+void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) {
+  for ([[maybe_unused]] const auto& p : group) assert(p.x.cols() == rows(p.w) && p.y.cols() == cols(p.w) && p.x.rows() == p.y.rows());
+  detail::for_each_panel<W>(
+      ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_columns - 1) / detail::panel_columns; },
+      [&](const Product<W>& p, Index panel, int) {
+        const Index begin = panel * detail::panel_columns, end = std::min(begin + detail::panel_columns, p.y.cols());
+        visit_weight(p.w, [&]<class V>(const V& w) {
+          static_assert(V::Storage::k_block % detail::panel_columns == 0, "a panel's columns share one block of scales");
+          detail::panel_nn<Arch>(p.x, w, begin, end, p.y);
+        });
+      });
+}
+
+/// y = x W: x [T, N], w [N, K], y [T, K], which is overwritten and overlaps neither.
+template <class Arch = simd::DefaultArch, WeightView W>
+void linear_transposed(Context& ctx, ConstMatrixView<float> x, const W& w, MatrixView<float> y) {
+  const Product<W> product{x, w, y};
+  grouped_linear_transposed<Arch, W>(ctx, {&product, 1});
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels

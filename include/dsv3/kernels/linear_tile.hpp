@@ -1,0 +1,139 @@
+// Floor 3. The tile functions of all matrix products: a few rows of x times a few rows (or columns) of a stored W, in float32.
+//
+// This is the one place where a storage meets an instruction set. Every output element is the result of the same operations in the same
+// order whatever the tile's size, so a row's result does not depend on the rows beside it. Callers choose tiles: kernels/linear.hpp.
+#pragma once
+
+#include <array>
+
+#include "dsv3/quant/storage.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// Rows of a weight that have been decoded to floats [rows, cols], still to be multiplied by the weight's scales. They stand in for the
+/// weight itself where many rows of x share the cost of decoding.
+template <ElementView W>
+struct DecodedRows {
+  using Storage = DecodedRows;
+  using Codec = codec::Float32;
+  static constexpr bool scaled = W::Storage::scaled;
+  static constexpr Index k_block = W::Storage::k_block;
+
+  const float* data;
+  Index rows, cols, stride;
+  W source;  ///< row i of this view is row i of source
+
+  const float* row(Index i) const { return data + i * stride; }
+  float scale(Index i, Index k) const { return source.scale(i, k); }
+  Index uniform_rows(Index i) const { return source.uniform_rows(i); }
+  DecodedRows slice(Index begin, Index count) const { return {row(begin), count, cols, stride, source.slice(begin, count)}; }
+};
+
+/// Decodes rows of w, without their scales, into `data` [w.rows, w.cols] contiguous.
+template <class Arch, ElementView W>
+DecodedRows<W> decode_unscaled(const W& w, float* data) {
+  using C = typename W::Storage::Codec;
+  for (Index i = 0; i < w.rows; ++i) {
+    const auto* codes = w.row(i);
+    float* y = data + i * w.cols;
+    Index k = 0;
+    for (; k + simd::width<Arch> <= w.cols; k += simd::width<Arch>) C::template load<Arch>(codes + k).store_unaligned(y + k);
+    for (; k < w.cols; ++k) y[k] = C::decode(codes[k]);
+  }
+  return {data, w.rows, w.cols, w.cols, w};
+}
+
+/// y[m, n] = sum_k x[m, k] W[first + n, k] for an M x N tile; x rows are ldx apart, y rows ldy.
+/// Each block of k_block products is summed in one vector, times its scale added to a second one, which is summed over its lanes.
+template <class Arch, int M, int N, ElementView W>
+void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index ldy) {
+  using Floats = simd::Floats<Arch>;
+  using S = typename W::Storage;
+  using C = typename S::Codec;
+  constexpr Index step = simd::width<Arch>;
+  std::array<std::array<Floats, N>, M> total;
+  for (auto& row : total) row.fill(Floats(0.0f));
+  std::array<const typename C::Code*, N> codes;
+  for (int n = 0; n < N; ++n) codes[n] = w.row(first + n);
+
+  for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
+    const Index end = std::min(k0 + S::k_block, w.cols);
+    std::array<std::array<Floats, N>, M> part;
+    for (auto& row : part) row.fill(Floats(0.0f));
+    Index k = k0;
+    for (; k + step <= end; k += step) {
+      std::array<Floats, N> wk;
+      for (int n = 0; n < N; ++n) wk[n] = C::template load<Arch>(codes[n] + k);
+      for (int m = 0; m < M; ++m) {
+        const Floats xk = simd::load<Arch>(x + m * ldx + k);
+        for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
+      }
+    }
+    if (k < end) {
+      std::array<Floats, N> wk;
+      for (int n = 0; n < N; ++n) wk[n] = codec::load_partial<C, Arch>(codes[n] + k, end - k);
+      for (int m = 0; m < M; ++m) {
+        const Floats xk = simd::load_partial<Arch>(x + m * ldx + k, end - k);
+        for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
+      }
+    }
+    for (int n = 0; n < N; ++n) {
+      const Floats scale(w.scale(first + n, k0));
+      for (int m = 0; m < M; ++m)
+        if constexpr (S::scaled)
+          total[m][n] = simd::fma<Arch>(part[m][n], scale, total[m][n]);
+        else
+          total[m][n] += part[m][n];
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n) y[m * ldy + n] = simd::sum<Arch>(total[m][n]);
+}
+
+/// y[m, k] = sum_n x[m, n] W[n, k] for M rows and the `Vectors` vectors of columns from `column`, of which the last may be cut at w.cols.
+/// Rows of W with the same scale are summed first, then scaled. Columns of one call lie in one block of k_block.
+template <class Arch, int M, int Vectors, ElementView W>
+void tile_nn(const float* x, Index ldx, const W& w, Index column, float* y, Index ldy) {
+  using Floats = simd::Floats<Arch>;
+  using S = typename W::Storage;
+  using C = typename S::Codec;
+  constexpr Index step = simd::width<Arch>;
+  const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector
+  std::array<std::array<Floats, Vectors>, M> total;
+  for (auto& row : total) row.fill(Floats(0.0f));
+
+  for (Index n0 = 0; n0 < w.rows;) {
+    const Index end = w.uniform_rows(n0);
+    std::array<std::array<Floats, Vectors>, M> part;
+    for (auto& row : part) row.fill(Floats(0.0f));
+    for (Index n = n0; n < end; ++n) {
+      const auto* codes = w.row(n) + column;
+      std::array<Floats, Vectors> wn;
+      for (int v = 0; v < Vectors - 1; ++v) wn[v] = C::template load<Arch>(codes + v * step);
+      wn[Vectors - 1] = cut == step ? C::template load<Arch>(codes + (Vectors - 1) * step)
+                                    : codec::load_partial<C, Arch>(codes + (Vectors - 1) * step, cut);
+      for (int m = 0; m < M; ++m) {
+        const Floats xn(x[m * ldx + n]);
+        for (int v = 0; v < Vectors; ++v) part[m][v] = simd::fma<Arch>(xn, wn[v], part[m][v]);
+      }
+    }
+    const Floats scale(w.scale(n0, column));
+    for (int m = 0; m < M; ++m)
+      for (int v = 0; v < Vectors; ++v)
+        if constexpr (S::scaled)
+          total[m][v] = simd::fma<Arch>(part[m][v], scale, total[m][v]);
+        else
+          total[m][v] += part[m][v];
+    n0 = end;
+  }
+  for (int m = 0; m < M; ++m) {
+    float* row = y + m * ldy + column;
+    for (int v = 0; v < Vectors - 1; ++v) total[m][v].store_unaligned(row + v * step);
+    if (cut == step)
+      total[m][Vectors - 1].store_unaligned(row + (Vectors - 1) * step);
+    else
+      simd::store_partial<Arch>(row + (Vectors - 1) * step, total[m][Vectors - 1], cut);
+  }
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels

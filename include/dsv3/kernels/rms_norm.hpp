@@ -1,0 +1,28 @@
+// Floor 3. RMS normalisation of rows.
+#pragma once
+
+#include <cassert>
+#include <cmath>
+
+#include "dsv3/core/matrix.hpp"
+#include "dsv3/simd/math.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// y = x / sqrt(mean(x^2) + eps) * w for one row of n elements, statistics in float32 (spec A2). y may be x.
+template <class Arch = simd::DefaultArch>
+void rms_norm_row(const float* x, const float* w, Index n, float eps, float* y) {
+  using Floats = simd::Floats<Arch>;
+  const float squares = simd::map_sum<Arch>([](const Floats& v, const Floats& total) { return simd::fma<Arch>(v, v, total); }, n, x);
+  const Floats inverse(1.0f / std::sqrt(squares / static_cast<float>(n) + eps));
+  simd::map<Arch>([&](const Floats& v, const Floats& weight) { return v * inverse * weight; }, n, y, x, w);
+}
+
+/// The same for every row of x [T, n]; w [n], y [T, n]. y may be x.
+template <class Arch = simd::DefaultArch>
+void rms_norm(ConstMatrixView<float> x, const Vector<float>& w, float eps, MatrixView<float> y) {
+  assert(x.cols() == w.size() && y.rows() == x.rows() && y.cols() == x.cols());
+  for (Index t = 0; t < x.rows(); ++t) rms_norm_row<Arch>(x.row_data(t), w.data(), x.cols(), eps, y.row_data(t));
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels

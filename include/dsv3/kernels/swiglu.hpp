@@ -1,0 +1,22 @@
+// Floor 3. The gate of a gated feed-forward network.
+#pragma once
+
+#include <cassert>
+
+#include "dsv3/core/context.hpp"
+#include "dsv3/simd/math.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// y = silu(gate) * up, elementwise over [T, I] (spec A15). y may be gate or up.
+template <class Arch = simd::DefaultArch>
+void swiglu(Context& ctx, ConstMatrixView<float> gate, ConstMatrixView<float> up, MatrixView<float> y) {
+  assert(gate.rows() == up.rows() && gate.cols() == up.cols() && y.rows() == up.rows() && y.cols() == up.cols());
+  using Floats = simd::Floats<Arch>;
+  ctx.parallel_for(y.rows(), [&](Index t, int) {
+    simd::map<Arch>([](const Floats& g, const Floats& u) { return simd::silu<Arch>(g) * u; }, y.cols(), y.row_data(t), gate.row_data(t),
+                    up.row_data(t));
+  });
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels

@@ -1,0 +1,55 @@
+// Floor 5. The cache of one sequence: every layer's attention cache, and how many tokens they hold.
+#pragma once
+
+#include <vector>
+
+#include "dsv3/core/error.hpp"
+#include "dsv3/modules/attention_concept.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+struct CacheOptions {
+  Index max_tokens = 4096;
+};
+
+/// Made by Model::make_cache. Forward passes append to it; truncate() takes tokens back.
+template <class P>
+class Cache {
+ public:
+  using Layer = typename P::template Attention<P>::Cache;
+
+  Cache(const Config& c, Index mtp_modules, CacheOptions options)
+      : max_tokens_(options.max_tokens), mtp_tokens_(static_cast<std::size_t>(mtp_modules)) {
+    require(options.max_tokens >= 1, "cache: expected room for at least 1 token, got ", options.max_tokens);
+    layers_.reserve(static_cast<std::size_t>(c.num_hidden_layers));
+    for (Index i = 0; i < c.num_hidden_layers; ++i) layers_.emplace_back(c, options.max_tokens);
+    for (Index i = 0; i < mtp_modules; ++i) mtp_.emplace_back(c, options.max_tokens);
+  }
+
+  /// Tokens held, and how many can be.
+  Index size() const { return tokens_; }
+  Index max_tokens() const { return max_tokens_; }
+  /// Tokens that MTP module k (from 0) has seen.
+  Index mtp_size(Index k) const { return mtp_tokens_.at(static_cast<std::size_t>(k)); }
+
+  /// Forgets all tokens from position n on, in the MTP modules too.
+  void truncate(Index n) {
+    require(n >= 0 && n <= tokens_, "cache: cannot truncate to ", n, " tokens, it holds ", tokens_);
+    tokens_ = n;
+    for (Index& m : mtp_tokens_) m = std::min(m, n);
+  }
+  void clear() { truncate(0); }
+
+  Layer& layer(Index i) { return layers_[static_cast<std::size_t>(i)]; }
+  Layer& mtp_layer(Index k) { return mtp_[static_cast<std::size_t>(k)]; }
+  /// Called by the model when `n` tokens have been written to every layer, or to MTP module k.
+  void advance(Index n) { tokens_ += n; }
+  void advance_mtp(Index k, Index n) { mtp_tokens_[static_cast<std::size_t>(k)] += n; }
+
+ private:
+  Index max_tokens_, tokens_ = 0;
+  std::vector<Layer> layers_, mtp_;
+  std::vector<Index> mtp_tokens_;
+};
+
+}  // namespace dsv3::inline DSV3_ISA

@@ -1,0 +1,94 @@
+// Floor 5. Policy bundles: one struct that names every replaceable part of a model.
+//
+// A variant overrides what differs:  struct MyModel : dsv3::DeepSeekV3 { using Router = MyRouter; };
+// Parts that depend on other parts are templates over the final bundle, so that an override reaches everything. docs/variants.md goes
+// through them.
+#pragma once
+
+#include "dsv3/kernels/rope.hpp"
+#include "dsv3/modules/block.hpp"
+#include "dsv3/modules/gated_ffn.hpp"
+#include "dsv3/modules/mla.hpp"
+#include "dsv3/modules/moe.hpp"
+#include "dsv3/modules/mtp.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+/// The state from which MTP module 1 starts (spec A17): the main model's output after its final norm, or before it.
+enum class MtpInput { after_final_norm, before_final_norm };
+
+/// DeepSeek-V3 and all models made of the same parts (R1, V3.1, Moonlight, Kimi-K2, GLM-4.7-Flash).
+struct DeepSeekV3 {
+  using Arch = simd::DefaultArch;  ///< instruction set of every kernel: an xsimd architecture
+  using Storage = AnyStorage;      ///< how weights lie in memory
+  using Compute = compute::Exact;  ///< how products are formed
+  using RopePairing = rope::Neighbours;
+  using RopeScaling = rope::YarnScaling;
+  using Router = router::SigmoidTopK;
+  static constexpr MtpInput mtp_input = MtpInput::after_final_norm;
+
+  template <class P>
+  using Norm = RmsNorm<P>;
+  template <class P>
+  using Attention = Mla<P>;
+  template <class P>
+  using DenseFfn = GatedFfn<P>;
+  template <class P>
+  using ExpertFfn = GatedFfn<P>;
+  template <class P>
+  using FeedForward = Moe<P>;
+  template <class P>
+  using Block = dsv3::Block<P>;
+  template <class P>
+  using Mtp = dsv3::Mtp<P>;
+};
+
+/// DeepSeek-V2, V2.5 and V2-Lite.
+struct DeepSeekV2 : DeepSeekV3 {
+  using Router = router::SoftmaxTopK;
+};
+
+namespace detail {
+template <class P>
+struct PolicyCheck {
+  static_assert(
+      requires {
+        typename P::Arch;
+        requires xsimd::has_simd_register<float, typename P::Arch>::value || true;
+      },
+      "dsv3: a policy bundle needs an Arch: an xsimd architecture (inherit from dsv3::DeepSeekV3)");
+  static_assert(Storage<typename P::Storage>,
+                "dsv3: P::Storage must have a View that is an ElementView, or be OneOf several (quant/storage.hpp)");
+  static_assert(Compute<typename P::Compute>,
+                "dsv3: P::Compute must have prepare(Context&, Workspace::Scope&, x, weight) that returns activations (quant/compute.hpp)");
+  static_assert(rope::Pairing<typename P::RopePairing>,
+                "dsv3: P::RopePairing must have first(j, dim) and second(j, dim) (kernels/rope.hpp)");
+  static_assert(rope::Scaling<typename P::RopeScaling>,
+                "dsv3: P::RopeScaling must have frequency(config, j), magnitude(config) and softmax_factor(config) (kernels/rope.hpp)");
+  static_assert(router::Router<typename P::Router>,
+                "dsv3: P::Router must have Choice route(const router::Config&, std::span<const float> logits, std::span<const float> bias) "
+                "const (modules/router.hpp)");
+  static_assert(
+      Norm<typename P::template Norm<P>>,
+      "dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(x, y) const and for_each_tensor (modules/norm.hpp)");
+  static_assert(Attention<typename P::template Attention<P>>,
+                "dsv3: P::Attention<P> must have a Cache, a constructor from const Config&, forward(ctx, x, segments, y) const and "
+                "for_each_tensor (modules/attention_concept.hpp)");
+  static_assert(ExpertFfn<typename P::template DenseFfn<P>>,
+                "dsv3: P::DenseFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs) and for_each_tensor "
+                "(modules/gated_ffn.hpp)");
+  static_assert(ExpertFfn<typename P::template ExpertFfn<P>>,
+                "dsv3: P::ExpertFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs) and for_each_tensor "
+                "(modules/gated_ffn.hpp)");
+  static_assert(FeedForward<typename P::template FeedForward<P>>,
+                "dsv3: P::FeedForward<P> must have a constructor from const Config&, forward(ctx, x, y, layer, tape) const and "
+                "for_each_tensor (modules/moe.hpp)");
+  static constexpr bool value = true;
+};
+}  // namespace detail
+
+/// A complete policy bundle. Where a part does not fit, compilation stops with a sentence that says which and what it must have.
+template <class P>
+concept ModelPolicy = detail::PolicyCheck<P>::value;
+
+}  // namespace dsv3::inline DSV3_ISA

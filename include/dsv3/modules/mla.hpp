@@ -1,0 +1,193 @@
+// Floor 4. Multi-head latent attention (eq. 1-11), absorbed and expanded.
+//
+// Absorbed: queries are carried into the latent space by W_UK and results out of it by W_UV, so that attention runs on the cache as it is.
+// Expanded: keys and values of every head are computed from the cache first. Both give the same result up to rounding; absorbed is cheaper
+// for few rows, expanded for many. W_UK and W_UV are rows of kv_b_proj and never stored a second time.
+#pragma once
+
+#include <optional>
+
+#include "dsv3/kernels/attention.hpp"
+#include "dsv3/kernels/rope.hpp"
+#include "dsv3/modules/attention_concept.hpp"
+#include "dsv3/modules/latent_cache.hpp"
+#include "dsv3/modules/linear.hpp"
+#include "dsv3/modules/norm.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+namespace mla {
+/// Which of the two forms a call computes. `automatic`: absorbed for segments of at most 16 rows, else expanded; then a row's bits depend
+/// on the size of its segment, as they do not under the other two.
+enum class Form { absorbed, expanded, automatic };
+inline constexpr Index automatic_rows = 16;
+}  // namespace mla
+
+/// Latent attention of a policy bundle P: H heads with N no-position and R rotary channels, values of V, query rank Q (or none), cache rank
+/// C.
+template <class P>
+class Mla {
+ public:
+  using Cache = LatentCache;
+  using Norm = typename P::template Norm<P>;
+
+  explicit Mla(const Config& c)
+      : heads_(c.num_attention_heads),
+        nope_(c.qk_nope_head_dim),
+        rope_dim_(c.qk_rope_head_dim),
+        value_(c.v_head_dim),
+        rank_(c.kv_lora_rank),
+        rotation_({c.qk_rope_head_dim, c.rope_theta, c.rope_scaling}),
+        scale_(static_cast<float>(P::RopeScaling::softmax_factor({c.qk_rope_head_dim, c.rope_theta, c.rope_scaling}) /
+                                  std::sqrt(static_cast<double>(nope_ + rope_dim_)))),
+        q_proj_(heads_ * (nope_ + rope_dim_), c.q_lora_rank.value_or(c.hidden_size)),
+        kv_a_proj_(rank_ + rope_dim_, c.hidden_size),
+        kv_a_norm_(rank_, c.inner_norm_eps),
+        kv_b_proj_(heads_ * (nope_ + value_), rank_),
+        o_proj_(c.hidden_size, heads_ * value_) {
+    if (c.q_lora_rank) query_rank_.emplace(Linear<P>(*c.q_lora_rank, c.hidden_size), Norm(*c.q_lora_rank, c.inner_norm_eps));
+  }
+
+  mla::Form form = mla::Form::absorbed;
+
+  /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches.
+  void forward(Context& ctx, ConstMatrixView<float> x, std::span<const Segment<Cache>> segments, MatrixView<float> y) const {
+    auto scope = ctx.scratch();
+    auto q = scope.matrix<float>(x.rows(), heads_ * (nope_ + rope_dim_));
+    auto o = scope.matrix<float>(x.rows(), heads_ * value_);
+    project_queries(ctx, x, q);
+    append_to_caches(ctx, x, segments, q);
+    for (const auto& s : segments) {
+      const bool absorbed = form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
+      if (absorbed)
+        attend_absorbed(ctx, s, q.slice(s.begin, s.count), o.slice(s.begin, s.count));
+      else
+        attend_expanded(ctx, s, q.slice(s.begin, s.count), o.slice(s.begin, s.count));
+    }
+    o_proj_.forward(ctx, o, y);
+  }
+
+  template <class Self, class Visit>
+  static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
+    if (self.query_rank_) {
+      Linear<P>::for_each_tensor(self.query_rank_->a_proj, prefix + "q_a_proj.", visit);
+      Norm::for_each_tensor(self.query_rank_->a_norm, prefix + "q_a_layernorm.", visit);
+    }
+    Linear<P>::for_each_tensor(self.q_proj_, prefix + (self.query_rank_ ? "q_b_proj." : "q_proj."), visit);
+    Linear<P>::for_each_tensor(self.kv_a_proj_, prefix + "kv_a_proj_with_mqa.", visit);
+    Norm::for_each_tensor(self.kv_a_norm_, prefix + "kv_a_layernorm.", visit);
+    Linear<P>::for_each_tensor(self.kv_b_proj_, prefix + "kv_b_proj.", visit);
+    Linear<P>::for_each_tensor(self.o_proj_, prefix + "o_proj.", visit);
+  }
+
+ private:
+  using View = typename P::Storage::View;
+  using Arch = typename P::Arch;
+
+  struct QueryRank {
+    QueryRank(Linear<P> p, Norm n) : a_proj(std::move(p)), a_norm(std::move(n)) {}
+    Linear<P> a_proj;
+    Norm a_norm;
+  };
+
+  View w_uk(Index h) const { return slice_rows(kv_b_proj_.weight(), h * (nope_ + value_), nope_); }
+  View w_uv(Index h) const { return slice_rows(kv_b_proj_.weight(), h * (nope_ + value_) + nope_, value_); }
+
+  // eq. 6-9 without the rotation: q [T, H * (N + R)].
+  void project_queries(Context& ctx, ConstMatrixView<float> x, MatrixView<float> q) const {
+    if (!query_rank_) return q_proj_.forward(ctx, x, q);
+    auto scope = ctx.scratch();
+    auto c_q = scope.matrix<float>(x.rows(), q_proj_.in_features());
+    query_rank_->a_proj.forward(ctx, x, c_q);
+    query_rank_->a_norm.forward(c_q, c_q);
+    q_proj_.forward(ctx, c_q, q);
+  }
+
+  // eq. 1-3: c_kv and rotated k_pe of every row into its cache; rotates the queries of the same row as well.
+  void append_to_caches(Context& ctx, ConstMatrixView<float> x, std::span<const Segment<Cache>> segments, MatrixView<float> q) const {
+    auto scope = ctx.scratch();
+    auto kv = scope.matrix<float>(x.rows(), rank_ + rope_dim_);
+    kv_a_proj_.forward(ctx, x, kv);
+    kv_a_norm_.forward(kv.columns(0, rank_), kv.columns(0, rank_));
+    auto angles = scope.matrix<float>(ctx.workers(), rope_dim_);
+    for (const auto& s : segments)
+      ctx.parallel_for(s.count, [&](Index i, int worker) {
+        float* cos_sin = angles.row_data(worker);
+        rotation_.angles(s.position + i, cos_sin);
+        float* query = q.row_data(s.begin + i) + nope_;
+        for (Index h = 0; h < heads_; ++h, query += nope_ + rope_dim_) rotation_.apply(query, cos_sin, query);
+        float* cached = s.cache->row(s.position + i);
+        std::copy_n(kv.row_data(s.begin + i), rank_, cached);
+        rotation_.apply(kv.row_data(s.begin + i) + rank_, cos_sin, cached + rank_);
+      });
+  }
+
+  // spec A11: q~_h = W_UK,h^T q_nope; o_h = W_UV,h (sum over tokens of p c_kv).
+  void attend_absorbed(Context& ctx, const Segment<Cache>& s, MatrixView<float> q, MatrixView<float> o) const {
+    auto scope = ctx.scratch();
+    auto latent_q = scope.matrix<float>(s.count, heads_ * rank_);
+    auto latent_o = scope.matrix<float>(s.count, heads_ * rank_);
+    const auto products = scope.array<kernels::Product<View>>(heads_);
+    const Index head = nope_ + rope_dim_;
+    for (Index h = 0; h < heads_; ++h)
+      std::construct_at(&products[static_cast<std::size_t>(h)],
+                        kernels::Product<View>{q.columns(h * head, nope_), w_uk(h), latent_q.columns(h * rank_, rank_)});
+    kernels::grouped_linear_transposed<Arch, View>(ctx, products);
+
+    const kernels::KeysValues kv{s.cache->c_kv(s.position + s.count), s.cache->k_pe(s.position + s.count),
+                                 s.cache->c_kv(s.position + s.count)};
+    auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(rank_));
+    const Index tiles = (heads_ + kernels::attention_tile - 1) / kernels::attention_tile;
+    ctx.parallel_for(s.count * tiles, [&](Index task, int worker) {
+      const Index t = task / tiles, h = task % tiles * kernels::attention_tile, rows = std::min(kernels::attention_tile, heads_ - h);
+      const ConstMatrixView<float> q_nope(latent_q.row_data(t) + h * rank_, rows, rank_);
+      const ConstMatrixView<float> q_pe(q.row_data(t) + h * head + nope_, rows, rope_dim_, head);
+      kernels::attend<Arch>({q_nope, q_pe, s.position + t + 1, 0}, kv, scale_, {latent_o.row_data(t) + h * rank_, rows, rank_},
+                            scratch.row_data(worker));
+    });
+
+    for (Index h = 0; h < heads_; ++h)
+      std::construct_at(&products[static_cast<std::size_t>(h)],
+                        kernels::Product<View>{latent_o.columns(h * rank_, rank_), w_uv(h), o.columns(h * value_, value_)});
+    kernels::grouped_linear<Arch, View>(ctx, products);
+  }
+
+  // eq. 4, 5: keys and values of a few heads at a time, so that scratch stays small however long the context is.
+  void attend_expanded(Context& ctx, const Segment<Cache>& s, MatrixView<float> q, MatrixView<float> o) const {
+    auto scope = ctx.scratch();
+    const Index tokens = s.position + s.count, width = nope_ + value_, head = nope_ + rope_dim_;
+    const auto& weight = kv_b_proj_.weight();
+    const auto c_kv = P::Compute::prepare(ctx, scope, s.cache->c_kv(tokens), weight);
+    const Index together = std::clamp(expanded_floats / (tokens * width), Index{1}, heads_);
+    auto expanded = scope.matrix<float>(tokens, together * width);
+    auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(value_));
+    const Index tiles = (s.count + kernels::attention_tile - 1) / kernels::attention_tile;
+    for (Index first = 0; first < heads_; first += together) {
+      const Index count = std::min(together, heads_ - first);
+      kernels::linear<Arch, View>(ctx, c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width));
+      ctx.parallel_for(count * tiles, [&](Index task, int worker) {
+        const Index i = task / tiles, h = first + i, t = task % tiles * kernels::attention_tile,
+                    rows = std::min(kernels::attention_tile, s.count - t);
+        const ConstMatrixView<float> keys = expanded;
+        const kernels::KeysValues kv{keys.columns(i * width, nope_), s.cache->k_pe(tokens), keys.columns(i * width + nope_, value_)};
+        const ConstMatrixView<float> queries = q.slice(t, rows);
+        kernels::attend<Arch>({queries.columns(h * head, nope_), queries.columns(h * head + nope_, rope_dim_), s.position + t + 1, 1}, kv,
+                              scale_, o.slice(t, rows).columns(h * value_, value_), scratch.row_data(worker));
+      });
+    }
+  }
+
+  static constexpr Index expanded_floats = Index{1} << 23;  // 32 MiB of expanded keys and values at a time
+
+  Index heads_, nope_, rope_dim_, value_, rank_;
+  rope::Rotation<typename P::RopePairing, typename P::RopeScaling> rotation_;
+  float scale_;
+  std::optional<QueryRank> query_rank_;
+  Linear<P> q_proj_;  // q_b_proj where there is a query rank
+  Linear<P> kv_a_proj_;
+  Norm kv_a_norm_;
+  Linear<P> kv_b_proj_;
+  Linear<P> o_proj_;
+};
+
+}  // namespace dsv3::inline DSV3_ISA

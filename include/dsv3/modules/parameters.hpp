@@ -1,0 +1,44 @@
+// Floor 4. What modules hold: weight matrices and vectors under checkpoint names, and the visitors that enumerate them.
+//
+// Each module's for_each_tensor(self, prefix, visit) calls visit(name, parameter) for every WeightMatrix and WeightVector it has, once,
+// under the published name. Loading, saving, counting and checking are such visits.
+#pragma once
+
+#include <concepts>
+#include <string>
+
+#include "dsv3/core/matrix.hpp"
+#include "dsv3/quant/any_storage.hpp"
+
+namespace dsv3::inline DSV3_ISA {
+
+/// A weight [rows, cols] in storage S: its expected shape, and a view of where it lies (empty until bound).
+template <Storage S>
+struct WeightMatrix {
+  Index rows = 0, cols = 0;
+  typename S::View view{};
+
+  Index size() const { return rows * cols; }
+};
+
+/// A small vector that is used as float32 whatever its stored type: a norm's weight, the router's bias. Owned.
+struct WeightVector {
+  Index length = 0;
+  Vector<float> values{};
+
+  Index size() const { return length; }
+};
+
+/// Accepts every parameter and does nothing: for stating what a module must offer.
+struct AnyVisitor {
+  template <class T>
+  void operator()(const std::string&, T&) const {}
+};
+
+template <class M>
+concept HasTensors = requires(M& m, const M& c, const std::string& prefix) {
+  M::for_each_tensor(m, prefix, AnyVisitor{});
+  M::for_each_tensor(c, prefix, AnyVisitor{});
+};
+
+}  // namespace dsv3::inline DSV3_ISA

@@ -1,0 +1,90 @@
+// Floor 4. Routers: which experts a token goes to, and with what weight. They work on one row of scores and hold no weights.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <concepts>
+#include <span>
+
+#include "dsv3/kernels/softmax.hpp"
+#include "dsv3/kernels/top_k.hpp"
+
+namespace dsv3::inline DSV3_ISA::router {
+
+inline constexpr Index most_choices = 64;    ///< experts per token
+inline constexpr Index most_experts = 1024;  ///< routed experts
+
+/// The experts of one token in the order of choice, and their gate weights. Experts are distinct.
+struct Choice {
+  Index size = 0;
+  std::array<int, most_choices> experts;
+  std::array<float, most_choices> weights;
+};
+
+/// route(config, logits [E], bias [E] or empty) -> Choice of config.top_k experts. It may not depend on anything else.
+template <class R>
+concept Router = requires(const R& r, const Config& config, std::span<const float> logits, std::span<const float> bias) {
+  { r.route(config, logits, bias) } -> std::same_as<Choice>;
+};
+
+/// s = sigmoid(logit) (eq. 15).
+struct Sigmoid {
+  static constexpr Score kind = Score::sigmoid;
+  static void scores(std::span<const float> logits, std::span<float> s) {
+    for (std::size_t e = 0; e < logits.size(); ++e) s[e] = 1.0f / (1.0f + std::exp(-logits[e]));
+  }
+};
+
+/// s = softmax over all experts (spec A16).
+struct Softmax {
+  static constexpr Score kind = Score::softmax;
+  static void scores(std::span<const float> logits, std::span<float> s) {
+    kernels::softmax(logits.data(), static_cast<Index>(logits.size()), s.data());
+  }
+};
+
+/// Chooses by score + bias within the best groups and weighs by score alone (eq. 12-16, spec A12-A14): the bias never reaches a weight.
+/// Ties go to the lower index.
+template <class ScoreFunction, class GroupScore>
+struct TopK {
+  static constexpr Score kind = ScoreFunction::kind;
+
+  /// Throws: Error if logits or bias have another length than config.experts, or more experts or choices are asked than a Choice can hold.
+  Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
+    const auto n = static_cast<std::size_t>(config.experts);
+    require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",
+            config.top_k, " of ", config.experts, " experts: at most ", most_choices, " of ", most_experts);
+    require(logits.size() == n && (bias.empty() || bias.size() == n), "router: expected ", n, " logits and as many biases or none, got ",
+            logits.size(), " and ", bias.size());
+    std::array<float, most_experts> score_buffer, choice_buffer;
+    const auto s = std::span(score_buffer).first(n), z = std::span(choice_buffer).first(n);
+    ScoreFunction::scores(logits, s);
+    for (std::size_t e = 0; e < n; ++e) z[e] = bias.empty() ? s[e] : s[e] + bias[e];
+
+    std::array<int, 256> kept;
+    if (config.groups > 1)
+      kernels::limit_groups<GroupScore>(z, config.groups, std::span(kept).first(static_cast<std::size_t>(config.top_groups)));
+
+    Choice choice{config.top_k, {}, {}};
+    kernels::top_k(z, std::span(choice.experts).first(static_cast<std::size_t>(config.top_k)));
+    float sum = 1e-20f;
+    for (Index k = 0; k < config.top_k; ++k) {
+      const auto i = static_cast<std::size_t>(k);
+      choice.weights[i] = s[static_cast<std::size_t>(choice.experts[i])];
+      sum += choice.weights[i];
+    }
+    const float scale = static_cast<float>(config.scale);
+    for (Index k = 0; k < config.top_k; ++k) {
+      float& w = choice.weights[static_cast<std::size_t>(k)];
+      w = (config.normalize ? w / sum : w) * scale;
+    }
+    return choice;
+  }
+};
+
+/// DeepSeek-V3 and all that followed it.
+using SigmoidTopK = TopK<Sigmoid, kernels::SumOfTopTwo>;
+/// DeepSeek-V2: "greedy" with one group, "group_limited_greedy" with several.
+using SoftmaxTopK = TopK<Softmax, kernels::Largest>;
+
+}  // namespace dsv3::inline DSV3_ISA::router

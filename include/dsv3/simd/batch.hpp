@@ -1,0 +1,115 @@
+// Floor 1. The vector vocabulary: xsimd batches of a given architecture, and the few operations in which xsimd 8 to 14 differ.
+//
+// Every kernel is written once on simd::Floats<Arch>. Sums are formed by explicit fma, so that the compiler's own contraction cannot make
+// one instantiation of a kernel round differently from another.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <xsimd/xsimd.hpp>
+
+#include "dsv3/core/config.hpp"
+
+namespace dsv3::inline DSV3_ISA::simd {
+
+/// The best instruction set that the compiler's flags allow.
+using DefaultArch = xsimd::default_arch;
+
+template <class Arch>
+using Floats = xsimd::batch<float, Arch>;
+template <class Arch>
+using Ints = xsimd::batch<std::int32_t, Arch>;
+
+/// Elements in a vector of 32-bit values.
+template <class Arch>
+inline constexpr Index width = static_cast<Index>(Floats<Arch>::size);
+
+template <class Arch>
+Floats<Arch> load(const float* p) {
+  return Floats<Arch>::load_unaligned(p);
+}
+
+/// The first `n` < width elements of p, then zeros. Nothing behind p + n is read.
+template <class Arch>
+Floats<Arch> load_partial(const float* p, Index n) {
+  alignas(64) std::array<float, static_cast<std::size_t>(width<Arch>)> padded{};
+  for (Index i = 0; i < n; ++i) padded[static_cast<std::size_t>(i)] = p[i];
+  return Floats<Arch>::load_aligned(padded.data());
+}
+
+/// Writes the first `n` elements of v.
+template <class Arch>
+void store_partial(float* p, const Floats<Arch>& v, Index n) {
+  alignas(64) std::array<float, static_cast<std::size_t>(width<Arch>)> padded;
+  v.store_aligned(padded.data());
+  for (Index i = 0; i < n; ++i) p[i] = padded[static_cast<std::size_t>(i)];
+}
+
+/// a * b + c. One rounding where the instruction set has fma, two where it has not; never a choice of the compiler's.
+template <class Arch>
+Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch>& c) {
+  return xsimd::fma(a, b, c);
+}
+
+/// The sum of all elements in a fixed order: halves are added until one element is left.
+template <class Arch>
+float sum(const Floats<Arch>& v) {
+  constexpr auto n = static_cast<std::size_t>(width<Arch>);
+  alignas(64) std::array<float, n> a;
+  v.store_aligned(a.data());
+  for (std::size_t half = n / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) a[i] += a[i + half];
+  return a[0];
+}
+
+/// The largest element.
+template <class Arch>
+float max(const Floats<Arch>& v) {
+  constexpr auto n = static_cast<std::size_t>(width<Arch>);
+  alignas(64) std::array<float, n> a;
+  v.store_aligned(a.data());
+  float m = a[0];
+  for (std::size_t i = 1; i < n; ++i) m = a[i] > m ? a[i] : m;
+  return m;
+}
+
+/// The same 32 bits read as float.
+template <class Arch>
+Floats<Arch> as_float(const Ints<Arch>& v) {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::bitwise_cast<float>(v);
+#else
+  return xsimd::bitwise_cast<Floats<Arch> >(v);
+#endif
+}
+
+template <class Arch>
+Floats<Arch> to_float(const Ints<Arch>& v) {
+  return xsimd::to_float(v);
+}
+
+/// width<Arch> unsigned codes, each widened to 32 bits.
+template <class Arch, class Code>
+Ints<Arch> widen(const Code* p) {
+#ifdef __AVX512F__
+  if constexpr (std::is_base_of_v<xsimd::avx512f, Arch> && sizeof(Code) == 1)
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  else if constexpr (std::is_base_of_v<xsimd::avx512f, Arch> && sizeof(Code) == 2)
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  else
+#endif
+#ifdef __AVX2__
+      if constexpr (std::is_base_of_v<xsimd::avx2, Arch> && sizeof(Code) == 1)
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  else if constexpr (std::is_base_of_v<xsimd::avx2, Arch> && sizeof(Code) == 2)
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  else
+#endif
+  {
+    alignas(64) std::array<std::int32_t, static_cast<std::size_t>(width<Arch>)> wide;
+    for (std::size_t i = 0; i < wide.size(); ++i) wide[i] = static_cast<std::int32_t>(p[i]);
+    return Ints<Arch>::load_aligned(wide.data());
+  }
+}
+
+}  // namespace dsv3::inline DSV3_ISA::simd
