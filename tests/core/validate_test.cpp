@@ -73,10 +73,11 @@ TEST_CASE("each size has limits") {
                                                            {"n_group", &Config::n_group},
                                                            {"topk_group", &Config::topk_group},
                                                            {"max_position_embeddings", &Config::max_position_embeddings}};
-  for (const auto& [name, field] : sizes) {
+  for (const auto& size : sizes) {
+    const char* const name = size.first;
     CAPTURE(name);
     for (const Index value : {Index{-1}, std::numeric_limits<Index>::min(), std::numeric_limits<Index>::max(), Index{1} << 32}) {
-      CHECK(complaint([&, f = field](Config& c) { c.*f = value; }).starts_with(std::string("here: ") + name + ": expected"));
+      CHECK(complaint([&](Config& c) { c.*size.second = value; }).starts_with(std::string("here: ") + name + ": expected"));
     }
   }
   CHECK_FALSE(complaint([](Config& c) { c.q_lora_rank = 0; }).empty());

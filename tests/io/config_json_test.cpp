@@ -86,6 +86,10 @@ TEST_CASE("V2's choice of experts") {
   CHECK_FALSE(parse(R"("norm_topk_prob": true)").norm_topk_prob);
 }
 
+TEST_CASE("V2 always rotates neighbours") {
+  CHECK_THROWS_AS(parse_config(R"({"model_type": "deepseek_v2", "num_experts_per_tok": 6, "rope_interleave": false})", "test"), Error);
+}
+
 TEST_CASE("GLM's list of layer types") {
   const auto parse = [](const std::string& types) {
     return parse_config(R"({"model_type": "glm4_moe_lite", "num_hidden_layers": 3, "mlp_layer_types": )" + types + "}", "test");
@@ -98,11 +102,11 @@ TEST_CASE("GLM's list of layer types") {
 }
 
 TEST_CASE("presets are valid and survive writing and reading") {
-  for (const auto& [name, make] : presets::kAll) {
-    CAPTURE(name);
-    Config config = make();
-    validate(config, name);
-    const Config read = parse_config(config_to_json(config), name);
+  for (const auto& preset : presets::kAll) {
+    CAPTURE(preset.name);
+    Config config = preset.config();
+    validate(config, preset.name);
+    const Config read = parse_config(config_to_json(config), preset.name);
     if (config.model_type == "kimi_k2") config.model_type = "deepseek_v3";
     CHECK(read == config);
   }
