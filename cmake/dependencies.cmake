@@ -13,7 +13,7 @@ if(NOT TARGET Eigen3::Eigen)
   FetchContent_MakeAvailable(Eigen3)
 endif()
 
-find_package(xsimd QUIET)
+include("${CMAKE_CURRENT_LIST_DIR}/dsv3-xsimd.cmake")
 if(xsimd_FOUND AND xsimd_VERSION VERSION_LESS 8.1)
   message(FATAL_ERROR "dsv3 needs xsimd 8.1 or newer, found ${xsimd_VERSION} (${xsimd_DIR})")
 endif()

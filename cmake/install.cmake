@@ -14,7 +14,7 @@ install(TARGETS ${dsv3_installed_targets} EXPORT dsv3-targets FILE_SET HEADERS)
 install(EXPORT dsv3-targets NAMESPACE dsv3:: DESTINATION "${dsv3_package_dir}")
 configure_package_config_file(cmake/dsv3-config.cmake.in "${PROJECT_BINARY_DIR}/dsv3-config.cmake" INSTALL_DESTINATION "${dsv3_package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/dsv3-config-version.cmake" COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES "${PROJECT_BINARY_DIR}/dsv3-config.cmake" "${PROJECT_BINARY_DIR}/dsv3-config-version.cmake" DESTINATION "${dsv3_package_dir}")
+install(FILES cmake/dsv3-xsimd.cmake "${PROJECT_BINARY_DIR}/dsv3-config.cmake" "${PROJECT_BINARY_DIR}/dsv3-config-version.cmake" DESTINATION "${dsv3_package_dir}")
 
 foreach(package dsv3 dsv3-io)
   configure_file("cmake/${package}.pc.in" "${PROJECT_BINARY_DIR}/${package}.pc" @ONLY)

@@ -1,0 +1,10 @@
+# find_package(xsimd), mended: Debian 12's xsimd target links a library named xtl that its package neither finds nor needs.
+find_package(xsimd QUIET)
+if(TARGET xsimd AND NOT TARGET xtl)
+  get_target_property(dsv3_xsimd_links xsimd INTERFACE_LINK_LIBRARIES)
+  if("xtl" IN_LIST dsv3_xsimd_links)
+    list(REMOVE_ITEM dsv3_xsimd_links xtl)
+    set_target_properties(xsimd PROPERTIES INTERFACE_LINK_LIBRARIES "${dsv3_xsimd_links}")
+  endif()
+  unset(dsv3_xsimd_links)
+endif()
