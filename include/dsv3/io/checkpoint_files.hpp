@@ -74,10 +74,10 @@ class CheckpointFiles {
     require(found->is_object(), where, ": weight_map: expected an object, found ", found->type_name());
     WeightMap shards;
     for (const auto& [tensor, shard] : found->items()) {
-      require(shard.is_string(), where, ": weight_map: ", quote(tensor), ": expected a file name, found ", shard.type_name());
+      if (!shard.is_string()) fail(where, ": weight_map: ", quote(tensor), ": expected a file name, found ", shard.type_name());
       const auto& file = shard.get_ref<const std::string&>();
       const bool plain = !file.empty() && file != "." && file != ".." && file.find_first_of(std::string_view("/\\\0", 3)) == file.npos;
-      require(plain, where, ": weight_map: ", quote(tensor), ": expected the name of a file in the same folder, found ", quote(file));
+      if (!plain) fail(where, ": weight_map: ", quote(tensor), ": expected the name of a file in the same folder, found ", quote(file));
       shards.emplace(tensor, file);
     }
     require(!shards.empty(), where, ": weight_map is empty");

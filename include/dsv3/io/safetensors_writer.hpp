@@ -47,7 +47,7 @@ inline Index data_bytes(const TensorSpec& spec) {
   Index bytes = static_cast<Index>(size(spec.dtype));
   for (const Index d : spec.shape) {
     const bool fits = d >= 0 && (d == 0 || bytes <= std::numeric_limits<Index>::max() / d);
-    require(fits, "tensor ", quote(spec.name), ": cannot write shape ", shape_string(spec.shape));
+    if (!fits) fail("tensor ", quote(spec.name), ": cannot write shape ", shape_string(spec.shape));
     bytes *= d;
   }
   return bytes;
@@ -74,9 +74,9 @@ inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const 
   std::set<std::string_view> seen{"__metadata__"};
   Index begin = 0;
   for (const TensorSpec& spec : specs) {
-    require(seen.insert(spec.name).second, "tensor ", quote(spec.name), ": the name is taken");
+    if (!seen.insert(spec.name).second) fail("tensor ", quote(spec.name), ": the name is taken");
     const Index bytes = data_bytes(spec);
-    require(bytes <= std::numeric_limits<Index>::max() - begin, "tensor ", quote(spec.name), ": the file would be too long");
+    if (bytes > std::numeric_limits<Index>::max() - begin) fail("tensor ", quote(spec.name), ": the file would be too long");
     text += comma + json_text(spec.name) + ":{\"dtype\":\"" + std::string(name(spec.dtype)) + "\",\"shape\":" + json_text(spec.shape) +
             ",\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(begin + bytes) + "]}";
     comma = ",";
