@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -109,10 +110,10 @@ class CheckpointFiles {
   }
 
   static std::string listed(const std::vector<std::string>& names, std::size_t most) {
-    std::string out;
-    for (std::size_t i = 0; i < std::min(names.size(), most); ++i) out += (i == 0 ? "" : ", ") + quote(names[i]);
-    if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
-    return out;
+    std::ostringstream out;
+    for (std::size_t i = 0; i < std::min(names.size(), most); ++i) out << (i == 0 ? "" : ", ") << quote(names[i]);
+    if (names.size() > most) out << " and " << names.size() - most << " more";
+    return out.str();
   }
 
   std::vector<Tensor> tensors_;

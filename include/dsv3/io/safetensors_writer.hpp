@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,10 +66,11 @@ std::string json_text(const T& value) {
 
 /// The first bytes of the file up to the data: length and JSON, padded to a multiple of 8.
 inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata) {
-  std::string text = "        {";  // the length goes first
+  std::ostringstream json;
+  json << '{';
   const char* comma = "";
   if (!metadata.empty()) {
-    text += "\"__metadata__\":" + json_text(metadata);
+    json << "\"__metadata__\":" << json_text(metadata);
     comma = ",";
   }
   std::set<std::string_view> seen{"__metadata__"};
@@ -77,12 +79,14 @@ inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const 
     if (!seen.insert(spec.name).second) fail("tensor ", quote(spec.name), ": the name is taken");
     const Index bytes = data_bytes(spec);
     if (bytes > std::numeric_limits<Index>::max() - begin) fail("tensor ", quote(spec.name), ": the file would be too long");
-    text += comma + json_text(spec.name) + ":{\"dtype\":\"" + std::string(name(spec.dtype)) + "\",\"shape\":" + json_text(spec.shape) +
-            ",\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(begin + bytes) + "]}";
+    const Index end = begin + bytes;
+    json << comma << json_text(spec.name) << ":{\"dtype\":\"" << name(spec.dtype) << "\",\"shape\":" << json_text(spec.shape)
+         << ",\"data_offsets\":[" << begin << ',' << end << "]}";
     comma = ",";
-    begin += bytes;
+    begin = end;
   }
-  text += '}';
+  json << '}';
+  std::string text = std::string(8, ' ') + json.str();  // the length goes first
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size() - 8;
   require(length <= kMaxSafetensorsHeader, "a header of ", length, " bytes is longer than the format allows");
