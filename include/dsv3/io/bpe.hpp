@@ -9,6 +9,7 @@
 #include <functional>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "dsv3/core/error.hpp"
