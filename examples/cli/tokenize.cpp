@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "dsv3/io/tokenizer.hpp"
@@ -29,8 +30,9 @@ std::vector<int> parse_ids(std::string text) {
   std::vector<int> ids;
   for (std::string word; words >> word;) {
     int id = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || *end != '\0') dsv3::fail("standard input: expected token ids, found ", dsv3::io::quote(word));
+    const char* const word_end = word.data() + word.size();
+    const auto [end, error] = std::from_chars(word.data(), word_end, id);
+    if (error != std::errc() || end != word_end) dsv3::fail("standard input: expected token ids, found ", dsv3::io::quote(word));
     ids.push_back(id);
   }
   return ids;
@@ -43,10 +45,7 @@ void run(const std::string& path, bool decode) {
     std::cout << tokenizer.decode(parse_ids(input));
   } else {
     const char* separator = "";
-    for (const int id : tokenizer.encode(input)) {
-      std::cout << separator << id;
-      separator = " ";
-    }
+    for (const int id : tokenizer.encode(input)) std::cout << std::exchange(separator, " ") << id;
     std::cout << '\n';
   }
   dsv3::require(!!std::cout.flush(), "standard output: cannot write");
