@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <locale>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -67,6 +68,7 @@ std::string json_text(const T& value) {
 /// The first bytes of the file up to the data: length and JSON, padded to a multiple of 8.
 inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata) {
   std::ostringstream json;
+  json.imbue(std::locale::classic());  // the program's locale may group digits
   json << '{';
   const char* comma = "";
   if (!metadata.empty()) {
