@@ -44,18 +44,19 @@ const T* elements_as(const Tensor& tensor, std::vector<std::shared_ptr<const voi
   return copy.get();
 }
 
-/// Any float tensor decoded into y. False if its type is not a float.
-inline bool decode_floats(const Tensor& tensor, float* y) {
+inline bool is_float(Dtype d) { return d == Dtype::F32 || d == Dtype::BF16 || d == Dtype::F16 || d == Dtype::F8_E8M0; }
+
+/// The elements of a tensor whose type is_float, as float32.
+inline void decode_floats(const Tensor& tensor, float* y) {
   const auto as = [&]<class C>(C) {
-    if (tensor.dtype != dtype_of<C>) return false;
-    for (std::size_t i = 0; i < tensor.data.size() / sizeof(typename C::Code); ++i) {
+    if (tensor.dtype != dtype_of<C>) return;
+    for (Index i = 0; i < tensor.elements(); ++i) {
       typename C::Code code;
-      std::memcpy(&code, tensor.data.data() + i * sizeof(code), sizeof(code));
+      std::memcpy(&code, tensor.data.data() + static_cast<std::size_t>(i) * sizeof(code), sizeof(code));
       y[i] = C::decode(code);
     }
-    return true;
   };
-  return as(codec::Float32{}) || as(codec::BFloat16{}) || as(codec::Float16{}) || as(codec::E8m0{});
+  as(codec::Float32{}), as(codec::BFloat16{}), as(codec::Float16{}), as(codec::E8m0{});
 }
 
 }  // namespace detail
@@ -63,79 +64,105 @@ inline bool decode_floats(const Tensor& tensor, float* y) {
 /// What came of an attempt to bind: nothing wrong, or a sentence.
 using Problem = std::optional<std::string>;
 
-/// Gives views of a checkpoint's tensors; converted or realigned data goes to `owners`.
+/// Checks tensors of a checkpoint against parameters, and gives the parameters views of them; converted or realigned data goes to `owners`.
 class Binder {
  public:
   Binder(const CheckpointFiles& files, std::vector<std::shared_ptr<const void>>& owners) : files_(files), owners_(owners) {}
 
-  /// The tensor's bytes as a view in storage S, of which one must match its type.
+  /// Whether the headers say that `tensor` fits; no data is read.
   template <Storage S>
-  Problem bind(const std::string& name, const Tensor& tensor, WeightMatrix<S>& w) {
+  Problem check(const Tensor& tensor, const WeightMatrix<S>& w) const {
     if (auto wrong = check_shape(tensor, {w.rows, w.cols})) return wrong;
     Problem wrong;
-    if (!bind_any(name, tensor, w.view, wrong))
-      return name + ": stored as " + std::string(io::name(tensor.dtype)) + ", which the policy's storage does not hold (" + tensor.file +
-             ")";
+    if (!any_view(w.view, [&]<class V>(const V&) {
+          if (tensor.dtype != dtype_of<typename V::Storage::Codec>) return false;
+          if constexpr (V::Storage::scaled) wrong = check_scales<typename V::Storage>(tensor);
+          return true;
+        }))
+      return tensor.name + ": stored as " + std::string(io::name(tensor.dtype)) + ", which the policy's storage does not hold (" +
+             tensor.file + ")";
+    return wrong;
+  }
+  Problem check(const Tensor& tensor, const WeightVector& v) const {
+    if (auto wrong = check_shape(tensor, {v.length})) return wrong;
+    return check_is_float(tensor);
+  }
+
+  /// The tensor's bytes as a view, in the storage that matches its type. Scales must be finite.
+  template <Storage S>
+  Problem bind(const Tensor& tensor, WeightMatrix<S>& w) {
+    if (auto wrong = check(tensor, w)) return wrong;
+    Problem wrong;
+    any_view(w.view, [&]<class V>(const V&) {
+      using Codec = typename V::Storage::Codec;
+      if (tensor.dtype != dtype_of<Codec>) return false;
+      V v;
+      v.data = detail::elements_as<typename Codec::Code>(tensor, owners_);
+      v.rows = w.rows;
+      v.cols = v.stride = w.cols;
+      if constexpr (V::Storage::scaled) wrong = bind_scales(*files_.find(scales_of(tensor)), v);
+      w.view = v;
+      return true;
+    });
     return wrong;
   }
 
   /// The tensor's values as floats; they must be finite.
-  Problem bind(const std::string& name, const Tensor& tensor, WeightVector& v) {
-    if (auto wrong = check_shape(tensor, {v.length})) return wrong;
+  Problem bind(const Tensor& tensor, WeightVector& v) {
+    if (auto wrong = check(tensor, v)) return wrong;
     v.values.resize(v.length);
-    if (!detail::decode_floats(tensor, v.values.data()))
-      return name + ": expected a float type, found " + std::string(io::name(tensor.dtype)) + " (" + tensor.file + ")";
-    if (!v.values.allFinite()) return name + ": has values that are not finite (" + tensor.file + ")";
+    detail::decode_floats(tensor, v.values.data());
+    if (!v.values.allFinite()) return tensor.name + ": has values that are not finite (" + tensor.file + ")";
     return std::nullopt;
   }
 
  private:
-  static Problem check_shape(const Tensor& tensor, std::vector<Index> expected) {
+  static std::string scales_of(const Tensor& weight) { return weight.name + "_scale_inv"; }
+
+  // True if f(view) is true for one of the views that `w` can be.
+  template <class... W, class F>
+  static bool any_view(const std::variant<W...>&, F&& f) {
+    return (f(W{}) || ...);
+  }
+  template <ElementView W, class F>
+  static bool any_view(const W& w, F&& f) {
+    return f(w);
+  }
+
+  static Problem check_shape(const Tensor& tensor, const std::vector<Index>& expected) {
     if (tensor.shape == expected) return std::nullopt;
     return tensor.name + ": expected shape " + shape_string(expected) + ", got " + shape_string(tensor.shape) + " (" + tensor.file + ")";
   }
 
-  template <class... W>
-  bool bind_any(const std::string& name, const Tensor& tensor, std::variant<W...>& view, Problem& wrong) {
-    const auto attempt = [&]<class One>(One one) {
-      if (!bind_any(name, tensor, one, wrong)) return false;
-      view = one;
-      return true;
-    };
-    return (attempt(W{}) || ...);
+  static Problem check_is_float(const Tensor& tensor) {
+    if (detail::is_float(tensor.dtype)) return std::nullopt;
+    return tensor.name + ": expected a float type, found " + std::string(io::name(tensor.dtype)) + " (" + tensor.file + ")";
+  }
+
+  template <class S>
+  Problem check_scales(const Tensor& weight) const {
+    const Tensor* scales = files_.find(scales_of(weight));
+    if (scales == nullptr) return scales_of(weight) + ": missing, though the weight is stored as fp8 (" + weight.file + ")";
+    const auto blocks = [](Index n, Index block) { return (n + block - 1) / block; };
+    if (auto wrong = check_shape(*scales, {blocks(weight.shape[0], S::block_rows), blocks(weight.shape[1], S::k_block)})) return wrong;
+    return check_is_float(*scales);
   }
 
   template <ElementView W>
-  bool bind_any(const std::string& name, const Tensor& tensor, W& view, Problem& wrong) {
-    using Codec = typename W::Storage::Codec;
-    if (tensor.dtype != dtype_of<Codec>) return false;
-    view.data = detail::elements_as<typename Codec::Code>(tensor, owners_);
-    view.rows = tensor.shape[0];
-    view.cols = view.stride = tensor.shape[1];
-    if constexpr (W::Storage::scaled) wrong = bind_scales(name + "_scale_inv", view);
-    return true;
-  }
-
-  template <ElementView W>
-  Problem bind_scales(const std::string& name, W& view) {
-    const Tensor* scales = files_.find(name);
-    if (scales == nullptr) return name + ": missing, though the weight is stored as fp8";
-    const Index rows = (view.rows + W::Storage::block_rows - 1) / W::Storage::block_rows,
-                cols = (view.cols + W::Storage::k_block - 1) / W::Storage::k_block;
-    if (auto wrong = check_shape(*scales, {rows, cols})) return wrong;
-    if (scales->dtype == Dtype::F32) {
-      view.scales = detail::elements_as<float>(*scales, owners_);
+  Problem bind_scales(const Tensor& scales, W& view) {
+    const Index count = scales.shape[0] * scales.shape[1];
+    if (scales.dtype == Dtype::F32) {
+      view.scales = detail::elements_as<float>(scales, owners_);
     } else {
-      const std::shared_ptr<float[]> floats(new float[static_cast<std::size_t>(rows * cols)]);
-      if (!detail::decode_floats(*scales, floats.get()))
-        return name + ": expected F32, BF16, F16 or F8_E8M0, found " + std::string(io::name(scales->dtype)) + " (" + scales->file + ")";
+      const std::shared_ptr<float[]> floats(new float[static_cast<std::size_t>(count)]);
+      detail::decode_floats(scales, floats.get());
       owners_.push_back(floats);
       view.scales = floats.get();
     }
-    view.scale_stride = cols;
-    for (Index i = 0; i < rows * cols; ++i)
+    view.scale_stride = scales.shape[1];
+    for (Index i = 0; i < count; ++i)
       if (!std::isfinite(view.scales[i]))
-        return name + ": scale " + shape_string({i / cols, i % cols}) + " is not finite (" + scales->file + ")";
+        return scales.name + ": scale " + shape_string({i / scales.shape[1], i % scales.shape[1]}) + " is not finite (" + scales.file + ")";
     return std::nullopt;
   }
 

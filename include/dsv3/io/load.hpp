@@ -63,7 +63,6 @@ inline bool is_redundant(const std::string& name, const Config& c) {
   return layer >= c.num_hidden_layers + c.num_nextn_predict_layers || rest == "embed_tokens.weight" || rest == "shared_head.head.weight";
 }
 
-/// Calls visit(name, values as a span of T) ... for every code of `view`, to see whether all are finite.
 template <ElementView W>
 bool all_finite(const W& w) {
   for (Index i = 0; i < w.rows; ++i)
@@ -87,32 +86,54 @@ inline Config present_config(const Config& declared, const CheckpointFiles& file
   return c;
 }
 
-/// Binds every parameter of `model` to its tensor in `files`, as far as they fit, and says what did not.
-template <class P>
-Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
+namespace detail {
+
+/// Calls fit(tensor, parameter) -> Problem for every parameter of `model` that has a tensor, and lists all that is wrong.
+template <class ModelOrConst, class Fit>
+Mismatch match(ModelOrConst& model, const CheckpointFiles& files, Fit&& fit) {
   Mismatch mismatch;
   std::set<std::string_view> used;
+  std::remove_const_t<ModelOrConst>::for_each_tensor(model, [&](const std::string& name, auto& parameter) {
+    const Tensor* tensor = files.find(name);
+    if (tensor == nullptr) {
+      mismatch.missing.push_back(name);
+      return;
+    }
+    used.insert(tensor->name);
+    if (const Tensor* scales = files.find(name + "_scale_inv")) used.insert(scales->name);
+    if (auto problem = fit(*tensor, parameter)) mismatch.misshapen.push_back(std::move(*problem));
+  });
+  for (const Tensor& tensor : files.tensors())
+    if (!used.contains(tensor.name) && !is_redundant(tensor.name, model.config()))
+      mismatch.unexpected.push_back(tensor.name + " " + shape_string(tensor.shape) + " (" + tensor.file + ")");
+  return mismatch;
+}
+
+}  // namespace detail
+
+/// How `files` differ from what `model` needs, going by their headers: no weight is read.
+template <class P>
+Mismatch compare(const Model<P>& model, const CheckpointFiles& files) {
+  std::vector<std::shared_ptr<const void>> none;
+  const Binder binder(files, none);
+  return detail::match(model, files, [&](const Tensor& tensor, const auto& parameter) { return binder.check(tensor, parameter); });
+}
+
+/// Binds every parameter of `model` to its tensor in `files`, as far as they fit, and says what did not. The model keeps the files open.
+template <class P>
+Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
   std::vector<std::shared_ptr<const void>> owners = files.owners();
   Binder binder(files, owners);
   Index total = 0, bound = 0;
   Model<P>::for_each_tensor(model, [&](const std::string&, auto&) { ++total; });
-  Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
-    if (const Tensor* tensor = files.find(name)) {
-      used.insert(tensor->name);
-      if (const Tensor* scales = files.find(name + "_scale_inv")) used.insert(scales->name);
-      auto problem = binder.bind(name, *tensor, parameter);
-      if constexpr (requires { parameter.view; })
-        if (!problem && options.check_values && !visit_weight(parameter.view, [](const auto& w) { return detail::all_finite(w); }))
-          problem = name + ": has values that are not finite (" + tensor->file + ")";
-      if (problem) mismatch.misshapen.push_back(std::move(*problem));
-    } else {
-      mismatch.missing.push_back(name);
-    }
+  const Mismatch mismatch = detail::match(model, files, [&](const Tensor& tensor, auto& parameter) {
+    auto problem = binder.bind(tensor, parameter);
+    if constexpr (requires { parameter.view; })
+      if (!problem && options.check_values && !visit_weight(parameter.view, [](const auto& w) { return detail::all_finite(w); }))
+        problem = tensor.name + ": has values that are not finite (" + tensor.file + ")";
     if (options.progress) options.progress(++bound, total);
+    return problem;
   });
-  for (const Tensor& tensor : files.tensors())
-    if (!used.contains(tensor.name) && !detail::is_redundant(tensor.name, model.config()))
-      mismatch.unexpected.push_back(tensor.name + " " + shape_string(tensor.shape) + " (" + tensor.file + ")");
   for (auto& owner : owners) model.keep(std::move(owner));
   return mismatch;
 }
