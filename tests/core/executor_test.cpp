@@ -1,0 +1,82 @@
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "dsv3/core/context.hpp"
+#ifdef _OPENMP
+#include "dsv3/core/openmp.hpp"
+#endif
+#include "support/threads.hpp"
+
+using namespace dsv3;
+
+namespace {
+
+static_assert(Executor<Serial> && Executor<test::Threads> && !Executor<int>);
+
+/// Each task runs once, under a worker number that no other task has at the same time.
+template <class E>
+void check_executor(E& executor) {
+  Context ctx(executor);
+  CHECK(ctx.workers() == executor.workers());
+  for (const Index tasks : {0, 1, 2, 3, 7, 100}) {
+    std::vector<std::atomic<int>> runs(static_cast<std::size_t>(tasks)), busy(static_cast<std::size_t>(ctx.workers()));
+    std::atomic<int> wrong = 0;
+    ctx.parallel_for(tasks, [&](Index task, int worker) {
+      if (worker < 0 || worker >= ctx.workers() || busy[static_cast<std::size_t>(worker)].fetch_add(1) != 0) ++wrong;
+      ++runs[static_cast<std::size_t>(task)];
+      --busy[static_cast<std::size_t>(worker)];
+    });
+    CHECK(wrong == 0);
+    for (const auto& n : runs) CHECK(n == 1);
+  }
+
+  for (const Index tasks : {1, 50}) {
+    std::string caught;
+    try {
+      ctx.parallel_for(tasks, [&](Index task, int) {
+        if (task == tasks / 2) throw std::runtime_error("from a task");
+      });
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
+    CHECK(caught == "from a task");
+  }
+  int after = 0;
+  ctx.parallel_for(1, [&](Index, int) { ++after; });
+  CHECK(after == 1);
+}
+
+}  // namespace
+
+TEST_CASE("serial execution") {
+  Serial serial;
+  check_executor(serial);
+  Context ctx;
+  std::vector<Index> order;
+  ctx.parallel_for(4, [&](Index task, int) { order.push_back(task); });
+  CHECK(order == std::vector<Index>{0, 1, 2, 3});
+}
+
+TEST_CASE("an executor of one's own") {
+  for (const int n : {1, 2, 5}) {
+    test::Threads threads{n};
+    check_executor(threads);
+  }
+}
+
+#ifdef _OPENMP
+TEST_CASE("OpenMP") {
+  for (const int n : {1, 2, 3, 7}) {
+    OpenMP openmp(n);
+    CHECK(openmp.workers() == n);
+    check_executor(openmp);
+  }
+  OpenMP as_many_as_usual;
+  CHECK(as_many_as_usual.workers() == omp_get_max_threads());
+  CHECK_THROWS_WITH_AS(OpenMP(0), "OpenMP: expected at least 1 thread, got 0", Error);
+}
+#endif

@@ -1,0 +1,38 @@
+// An executor as a user may write one: threads started for each loop.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "dsv3/core/executor.hpp"
+
+namespace test {
+
+struct Threads {
+  int threads = 1;
+
+  int workers() const { return threads; }
+
+  void run(dsv3::Index tasks, dsv3::TaskRef f) const {
+    std::atomic<dsv3::Index> next = 0;
+    std::mutex mutex;
+    std::exception_ptr thrown;
+    std::vector<std::thread> pool;
+    for (int worker = 0; worker < threads; ++worker)
+      pool.emplace_back([&, worker] {
+        for (dsv3::Index task; (task = next++) < tasks;) try {
+            f(task, worker);
+          } catch (...) {
+            const std::lock_guard lock(mutex);
+            thrown = std::current_exception();
+          }
+      });
+    for (auto& thread : pool) thread.join();
+    if (thrown) std::rethrow_exception(thrown);
+  }
+};
+
+}  // namespace test
