@@ -45,8 +45,8 @@ enum class Score { sigmoid, softmax };
 struct Config {
   Index experts = 256, top_k = 8;
   Index groups = 8, top_groups = 4;
-  bool normalize = true;     ///< divide the gates by their sum
-  double scale = 2.5;        ///< routed_scaling_factor
+  bool normalize = true;  ///< divide the gates by their sum
+  double scale = 2.5;     ///< routed_scaling_factor
 };
 
 }  // namespace router

@@ -14,19 +14,32 @@ class Context {
   /// Serial execution.
   Context() = default;
 
-  /// Runs parallel loops on `executor`, which must outlive the context.
+  /// Runs parallel loops on `executor`, which must outlive the context. Loops of less than `worth_waking` simple operations stay on the
+  /// calling thread.
   template <Executor E>
-  explicit Context(E& executor)
-      : executor_(&executor),
+  explicit Context(E& executor, Index worth_waking = default_worth_waking)
+      : executor_(const_cast<void*>(static_cast<const void*>(&executor))),
         workers_(executor.workers()),
+        worth_waking_(worth_waking),
         run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {}
+
+  static constexpr Index default_worth_waking = Index{1} << 18;  ///< a few tens of microseconds
 
   int workers() const { return workers_; }
 
-  /// f(task, worker) for every task in [0, tasks). A task must not start another loop on this context.
+  /// f(task, worker) for every task in [0, tasks), in any order. A task must not start another loop on this context.
   template <class F>
   void parallel_for(Index tasks, F&& f) {
     if (tasks > 0) run_(executor_, tasks, TaskRef(f));
+  }
+
+  /// The same for tasks that together take about `work` simple operations: a loop that is not worth waking threads for stays here.
+  template <class F>
+  void parallel_for(Index tasks, Index work, F&& f) {
+    if (work >= worth_waking_)
+      parallel_for(tasks, f);
+    else
+      Serial{}.run(tasks, TaskRef(f));
   }
 
   /// A scope to take scratch memory from.
@@ -36,6 +49,7 @@ class Context {
  private:
   void* executor_ = nullptr;
   int workers_ = 1;
+  Index worth_waking_ = default_worth_waking;
   void (*run_)(void*, Index, TaskRef) = [](void*, Index tasks, TaskRef f) { Serial{}.run(tasks, f); };
   Workspace workspace_;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -23,6 +24,7 @@ class Error : public std::runtime_error {
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
+  message.imbue(std::locale::classic());
   (message << ... << parts);
   throw Error(message.str());
 }
@@ -38,6 +40,7 @@ void require(bool condition, const Parts&... parts) {
 template <class Range = std::initializer_list<long long>>
 std::string shape_string(const Range& dims) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   const char* separator = "[";
   for (const auto d : dims) {
     out << separator << d;

@@ -11,8 +11,8 @@
 namespace dsv3::inline DSV3_ISA {
 
 /// record(layer, point, value): `value` [rows, n] is valid during the call only. Points: "hidden" (the residual stream entering a layer;
-/// for layer = num_hidden_layers the final norm's output), "attn" and "mlp" (added to the stream), "experts" and "weights" (the routing
-/// of each row [T, K], in the order of choice).
+/// for layer = num_hidden_layers the last block's output, before the final norm), "attn" and "mlp" (added to the stream), "experts" and
+/// "weights" (the routing of each row [T, K], in the order of choice).
 template <class T>
 concept Tape = requires(T& t, Index layer, std::string_view point, ConstMatrixView<float> x, ConstMatrixView<int> ids) {
   { T::enabled } -> std::convertible_to<bool>;

@@ -64,8 +64,13 @@ template <WeightView W, class Panels, class F>
 void for_each_panel(Context& ctx, std::span<const Product<W>> group, Panels&& panels, F&& f) {
   auto scope = ctx.scratch();
   const auto first = scope.array<Index>(static_cast<Index>(group.size()) + 1);  // first[i] tasks come before product i
-  for (std::size_t i = 0; i < group.size(); ++i) first[i + 1] = first[i] + (group[i].x.rows() > 0 ? panels(group[i]) : 0);
-  ctx.parallel_for(first.back(), [&](Index task, int worker) {
+  Index work = 0;
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& p = group[i];
+    first[i + 1] = first[i] + (p.x.rows() > 0 ? panels(p) : 0);
+    work += p.x.size() * p.y.cols();
+  }
+  ctx.parallel_for(first.back(), work, [&](Index task, int worker) {
     const auto after = std::upper_bound(first.begin(), first.end(), task);
     const auto i = static_cast<std::size_t>(after - first.begin()) - 1;
     f(group[i], task - first[i], worker);

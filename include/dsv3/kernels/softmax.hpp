@@ -50,12 +50,13 @@ struct OnlineSoftmax {
   float sum = 0;
 
   /// Takes in n > 0 scores, which become weights exp(score - maximum). Returns the factor by which the caller's accumulator, and every
-  /// weight given out before, must be multiplied. Scores of -infinity get weight 0 as long as one score is finite.
+  /// weight given out before, must be multiplied. Scores of -infinity get weight 0.
   template <class Arch = simd::DefaultArch>
   float add(float* scores, Index n) {
     const float largest = std::max(maximum, row_max<Arch>(scores, n));
     const float rescale = maximum == largest ? 1.0f : std::exp(maximum - largest);
-    sum = std::fma(sum, rescale, exp_and_sum<Arch>(scores, n, largest, scores));
+    const float shift = largest == -std::numeric_limits<float>::infinity() ? 0.0f : largest;  // no finite score yet: weights 0, not NaN
+    sum = std::fma(sum, rescale, exp_and_sum<Arch>(scores, n, shift, scores));
     maximum = largest;
     return rescale;
   }

@@ -13,7 +13,7 @@ template <class Arch = simd::DefaultArch>
 void swiglu(Context& ctx, ConstMatrixView<float> gate, ConstMatrixView<float> up, MatrixView<float> y) {
   assert(gate.rows() == up.rows() && gate.cols() == up.cols() && y.rows() == up.rows() && y.cols() == up.cols());
   using Floats = simd::Floats<Arch>;
-  ctx.parallel_for(y.rows(), [&](Index t, int) {
+  ctx.parallel_for(y.rows(), y.size() * 16, [&](Index t, int) {
     simd::map<Arch>([](const Floats& g, const Floats& u) { return simd::silu<Arch>(g) * u; }, y.cols(), y.row_data(t), gate.row_data(t),
                     up.row_data(t));
   });

@@ -49,13 +49,15 @@ struct Largest {
   static float score(std::span<const float> group) { return *std::max_element(group.begin(), group.end()); }
 };
 
+inline constexpr Index most_groups = 256;
+
 /// Sets every score outside the `keep` best of `groups` equal groups to -infinity (never 0: scores with a bias can be negative).
 /// `best` [keep] is scratch and receives the groups kept.
 template <class GroupScore>
 void limit_groups(std::span<float> scores, Index groups, std::span<int> best) {
   const auto size = scores.size() / static_cast<std::size_t>(groups);
-  std::array<float, 256> judged;
-  assert(groups <= static_cast<Index>(judged.size()) && size * static_cast<std::size_t>(groups) == scores.size());
+  std::array<float, most_groups> judged;
+  assert(groups <= most_groups && size * static_cast<std::size_t>(groups) == scores.size());
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) judged[g] = GroupScore::score(scores.subspan(g * size, size));
   top_k(std::span<const float>(judged).first(static_cast<std::size_t>(groups)), best);
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)

@@ -93,8 +93,9 @@ class Model {
     auto scope = ctx.scratch();
     const Mtp& module = mtp(k);
     const auto segments = scope.template array<Segment<typename Cache::Layer>>(static_cast<Index>(batch.size()));
+    for (const auto& states : {h, ConstMatrixView<float>(out)})
+      check(batch, states, [&](const Sequence& s) { return s.cache->mtp_size(k); });
     auto e = scope.template matrix<float>(h.rows(), h.cols());
-    check(batch, out, [&](const Sequence& s) { return s.cache->mtp_size(k); });
     embed(ctx, batch, e);
     lay_out(batch, segments, [&](Cache& c) { return std::pair(c.mtp_size(k), &c.mtp_layer(k)); });
     const bool normed = k == 0 && P::mtp_input == MtpInput::after_final_norm;
@@ -148,9 +149,10 @@ class Model {
   const typename P::Storage::View& head() const { return config_.tie_word_embeddings ? embed_.view : head_.view; }
 
   void project(Context& ctx, const Norm& norm, ConstMatrixView<float> h, MatrixView<float> logits) const {
-    require(logits.rows() == h.rows() && logits.cols() == config_.vocab_size && h.cols() == config_.hidden_size,
-            "Model: expected logits of shape ", shape_string({h.rows(), config_.vocab_size}), ", got ",
-            shape_string({logits.rows(), logits.cols()}));
+    require(h.cols() == config_.hidden_size, "Model: expected hidden states of ", config_.hidden_size, " columns, got ", h.cols());
+    if (logits.rows() != h.rows() || logits.cols() != config_.vocab_size)
+      fail("Model: expected logits of shape ", shape_string({h.rows(), config_.vocab_size}), ", got ",
+           shape_string({logits.rows(), logits.cols()}));
     auto scope = ctx.scratch();
     auto normed = scope.template matrix<float>(h.rows(), h.cols());
     norm.forward(h, normed);
@@ -178,8 +180,9 @@ class Model {
                 config_.vocab_size, ")");
       tokens += n;
     }
-    require(h.rows() == tokens && h.cols() == config_.hidden_size, "Model: expected hidden states of shape ",
-            shape_string({tokens, config_.hidden_size}), ", got ", shape_string({h.rows(), h.cols()}));
+    if (h.rows() != tokens || h.cols() != config_.hidden_size)
+      fail("Model: expected hidden states of shape ", shape_string({tokens, config_.hidden_size}), ", got ",
+           shape_string({h.rows(), h.cols()}));
   }
 
   void embed(Context&, std::span<const Sequence> batch, MatrixView<float> h) const {
@@ -202,8 +205,8 @@ class Model {
 
   void check_finite(ConstMatrixView<float> h, Index layer) const {
     for (Index t = 0; t < h.rows(); ++t)
-      require(h.row(t).allFinite(), "Model: the output of ", layer_prefix(layer), " is not finite in row ", t,
-              " of the batch: NaN or infinite weights?");
+      if (!h.row(t).allFinite())
+        fail("Model: the output of ", layer_prefix(layer), " is not finite in row ", t, " of the batch: NaN or infinite weights?");
   }
 
   Config config_;

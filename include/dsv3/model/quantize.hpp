@@ -22,7 +22,7 @@ void quantize_fp8(Context& ctx, Model<P>& model, ScaleFormat format = ScaleForma
       if (!chosen(name) || is_scaled(parameter.view)) return;
       Matrix<float> w(parameter.rows, parameter.cols);
       visit_weight(parameter.view, [&](const auto& stored) {
-        ctx.parallel_for(stored.rows, [&](Index i, int) { decode_row<typename P::Arch>(stored, i, w.row(i).data()); });
+        ctx.parallel_for(stored.rows, w.size(), [&](Index i, int) { decode_row<typename P::Arch>(stored, i, w.row(i).data()); });
       });
       try {
         const auto quantized = std::make_shared<const Fp8Matrix>(quantize_fp8(view(w), format));

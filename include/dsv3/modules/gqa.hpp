@@ -57,7 +57,7 @@ class Gqa {
       auto keys = view(s.cache->keys).slice(s.position, s.count), values = view(s.cache->values).slice(s.position, s.count);
       k_proj_.forward(ctx, x.slice(s.begin, s.count), keys);
       v_proj_.forward(ctx, x.slice(s.begin, s.count), values);
-      ctx.parallel_for(s.count, [&](Index i, int worker) {
+      ctx.parallel_for(s.count, s.count * (heads_ + key_heads_) * rotation_.dim() * 4, [&](Index i, int worker) {
         rotation_.angles(s.position + i, angles.row_data(worker));
         rotate_heads(q.row_data(s.begin + i), heads_, angles.row_data(worker));
         rotate_heads(keys.row_data(i), key_heads_, angles.row_data(worker));
@@ -84,7 +84,8 @@ class Gqa {
   void attend(Context& ctx, const Segment<Cache>& s, ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> scratch) const {
     const Index group = heads_ / key_heads_, tiles = (group + kernels::attention_tile - 1) / kernels::attention_tile,
                 tokens = s.position + s.count;
-    ctx.parallel_for(s.count * key_heads_ * tiles, [&](Index task, int worker) {
+    const Index work = s.count * heads_ * tokens * (head_ + value_);
+    ctx.parallel_for(s.count * key_heads_ * tiles, work, [&](Index task, int worker) {
       const Index i = task / (key_heads_ * tiles), g = task / tiles % key_heads_, first = task % tiles * kernels::attention_tile;
       const Index rows = std::min(kernels::attention_tile, group - first), h = g * group + first, t = s.begin + i;
       const ConstMatrixView<float> keys = view(s.cache->keys), values = view(s.cache->values);

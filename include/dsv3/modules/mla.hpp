@@ -58,6 +58,7 @@ class Mla {
     project_queries(ctx, x, q);
     append_to_caches(ctx, x, segments, q);
     for (const auto& s : segments) {
+      if (s.count == 0) continue;
       const bool absorbed = form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
       if (absorbed)
         attend_absorbed(ctx, s, q.slice(s.begin, s.count), o.slice(s.begin, s.count));
@@ -111,7 +112,7 @@ class Mla {
     kv_a_norm_.forward(kv.columns(0, rank_), kv.columns(0, rank_));
     auto angles = scope.matrix<float>(ctx.workers(), rope_dim_);
     for (const auto& s : segments)
-      ctx.parallel_for(s.count, [&](Index i, int worker) {
+      ctx.parallel_for(s.count, s.count * (heads_ * rope_dim_ + rank_) * 4, [&](Index i, int worker) {
         float* cos_sin = angles.row_data(worker);
         rotation_.angles(s.position + i, cos_sin);
         float* query = q.row_data(s.begin + i) + nope_;
@@ -138,7 +139,8 @@ class Mla {
                                  s.cache->c_kv(s.position + s.count)};
     auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(rank_));
     const Index tiles = (heads_ + kernels::attention_tile - 1) / kernels::attention_tile;
-    ctx.parallel_for(s.count * tiles, [&](Index task, int worker) {
+    const Index work = s.count * heads_ * (s.position + s.count) * (2 * rank_ + rope_dim_);
+    ctx.parallel_for(s.count * tiles, work, [&](Index task, int worker) {
       const Index t = task / tiles, h = task % tiles * kernels::attention_tile, rows = std::min(kernels::attention_tile, heads_ - h);
       const ConstMatrixView<float> q_nope(latent_q.row_data(t) + h * rank_, rows, rank_);
       const ConstMatrixView<float> q_pe(q.row_data(t) + h * head + nope_, rows, rope_dim_, head);
@@ -165,7 +167,7 @@ class Mla {
     for (Index first = 0; first < heads_; first += together) {
       const Index count = std::min(together, heads_ - first);
       kernels::linear<Arch, View>(ctx, c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width));
-      ctx.parallel_for(count * tiles, [&](Index task, int worker) {
+      ctx.parallel_for(count * tiles, s.count * count * tokens * (head + value_), [&](Index task, int worker) {
         const Index i = task / tiles, h = first + i, t = task % tiles * kernels::attention_tile,
                     rows = std::min(kernels::attention_tile, s.count - t);
         const ConstMatrixView<float> keys = expanded;

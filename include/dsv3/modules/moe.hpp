@@ -30,6 +30,8 @@ class Moe {
         experts_(static_cast<std::size_t>(c.n_routed_experts), Expert(c.hidden_size, c.moe_intermediate_size)) {
     require(config_.experts <= router::most_experts && config_.top_k <= router::most_choices, "Moe: at most ", router::most_choices, " of ",
             router::most_experts, " experts can be chosen, the config asks for ", config_.top_k, " of ", config_.experts);
+    require(config_.groups <= router::most_groups, "Moe: at most ", router::most_groups,
+            " groups of experts can be told apart, the config has ", config_.groups);
     if (c.scoring_func == router::Score::sigmoid) bias_.length = c.n_routed_experts;
     if (c.n_shared_experts > 0) shared_.emplace(c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
   }
@@ -85,7 +87,7 @@ class Moe {
     kernels::linear<typename P::Arch>(ctx, x, gate_.view, logits);
     const std::span<const float> bias(bias_.values.data(), static_cast<std::size_t>(bias_.length));
     const typename P::Router router{};
-    ctx.parallel_for(x.rows(), [&](Index t, int) {
+    ctx.parallel_for(x.rows(), logits.size() * 16, [&](Index t, int) {
       const auto choice =
           router.route(config_, {logits.data() + t * logits.outerStride(), static_cast<std::size_t>(config_.experts)}, bias);
       require(choice.size == config_.top_k, "router: expected ", config_.top_k, " experts, it chose ", choice.size);

@@ -13,6 +13,7 @@ namespace dsv3::inline DSV3_ISA::router {
 
 inline constexpr Index most_choices = 64;    ///< experts per token
 inline constexpr Index most_experts = 1024;  ///< routed experts
+inline constexpr Index most_groups = kernels::most_groups;
 
 /// The experts of one token in the order of choice, and their gate weights. Experts are distinct.
 struct Choice {
@@ -49,11 +50,16 @@ template <class ScoreFunction, class GroupScore>
 struct TopK {
   static constexpr Score kind = ScoreFunction::kind;
 
-  /// Throws: Error if logits or bias have another length than config.experts, or more experts or choices are asked than a Choice can hold.
+  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked than a Choice can hold, or
+  /// the groups are not of equal size.
   Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
     const auto n = static_cast<std::size_t>(config.experts);
     require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",
             config.top_k, " of ", config.experts, " experts: at most ", most_choices, " of ", most_experts);
+    require(config.groups >= 1 && config.groups <= most_groups && config.experts % config.groups == 0 && config.top_groups >= 1 &&
+                config.top_groups <= config.groups,
+            "router: cannot keep ", config.top_groups, " of ", config.groups, " groups of ", config.experts, " experts: at most ",
+            most_groups, " groups of equal size");
     require(logits.size() == n && (bias.empty() || bias.size() == n), "router: expected ", n, " logits and as many biases or none, got ",
             logits.size(), " and ", bias.size());
     std::array<float, most_experts> score_buffer, choice_buffer;
@@ -61,7 +67,7 @@ struct TopK {
     ScoreFunction::scores(logits, s);
     for (std::size_t e = 0; e < n; ++e) z[e] = bias.empty() ? s[e] : s[e] + bias[e];
 
-    std::array<int, 256> kept;
+    std::array<int, most_groups> kept;
     if (config.groups > 1)
       kernels::limit_groups<GroupScore>(z, config.groups, std::span(kept).first(static_cast<std::size_t>(config.top_groups)));
 

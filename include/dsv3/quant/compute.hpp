@@ -34,7 +34,7 @@ struct Fp8Activations {
   static ConstMatrixView<float> prepare(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const W& w) {
     if (!is_scaled(w)) return x;
     auto y = scope.matrix<float>(x.rows(), x.cols());
-    ctx.parallel_for(x.rows(), [&](Index t, int) { round_activations(x.row_data(t), x.cols(), y.row_data(t), Format); });
+    ctx.parallel_for(x.rows(), x.size() * 16, [&](Index t, int) { round_activations(x.row_data(t), x.cols(), y.row_data(t), Format); });
     return y;
   }
 };

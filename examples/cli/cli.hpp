@@ -1,0 +1,125 @@
+// What the command-line programs share: arguments, exit codes, and the way errors are told.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dsv3/core/context.hpp"
+#ifdef _OPENMP
+#include "dsv3/core/openmp.hpp"
+#endif
+
+namespace cli {
+
+#ifdef _OPENMP
+using Executor = dsv3::OpenMP;
+inline Executor make_executor(std::optional<int> threads) { return threads ? Executor(*threads) : Executor(); }
+#else
+using Executor = dsv3::Serial;
+inline Executor make_executor(std::optional<int>) { return {}; }
+#endif
+
+/// The arguments do not make sense; the message says which.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// A number that takes up all of `text` and lies in [low, high].
+template <class T>
+T parse_number(std::string_view text, std::string_view what, T low, T high) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high)) {
+    std::ostringstream message;
+    message << what << ": expected a number from " << low << " to " << high << ", got '" << text << "'";
+    throw UsageError(message.str());
+  }
+  return value;
+}
+
+/// "1,2,3" or "1 2 3".
+inline std::vector<int> parse_ids(std::string_view text, std::string_view what) {
+  std::vector<int> ids;
+  for (std::size_t at = 0; at < text.size();) {
+    at = text.find_first_not_of(", \t\r\n", at);
+    if (at == text.npos) break;
+    const std::size_t end = std::min(text.find_first_of(", \t\r\n", at), text.size());
+    ids.push_back(parse_number(text.substr(at, end - at), what, 0, std::numeric_limits<int>::max()));
+    at = end;
+  }
+  return ids;
+}
+
+/// Positional arguments, options with a value, and flags.
+class Args {
+ public:
+  Args(int argc, char** argv, std::size_t positionals, const std::set<std::string_view>& with_value,
+       const std::set<std::string_view>& flags) {
+    for (int i = 1; i < argc; ++i) {
+      const std::string_view arg = argv[i];
+      if (!arg.starts_with("--")) {
+        positional_.emplace_back(arg);
+      } else if (flags.contains(arg)) {
+        given_[std::string(arg)] = "";
+      } else if (!with_value.contains(arg)) {
+        throw UsageError("unknown option " + std::string(arg));
+      } else if (i + 1 == argc) {
+        throw UsageError(std::string(arg) + " needs a value");
+      } else {
+        given_[std::string(arg)] = argv[++i];
+      }
+    }
+    if (positional_.size() != positionals)
+      throw UsageError("expected " + std::to_string(positionals) + " argument" + (positionals == 1 ? "" : "s") + " besides options, got " +
+                       std::to_string(positional_.size()));
+  }
+
+  const std::string& operator[](std::size_t i) const { return positional_[i]; }
+  bool has(const std::string& option) const { return given_.contains(option); }
+  std::optional<std::string> value(const std::string& option) const {
+    const auto at = given_.find(option);
+    return at == given_.end() ? std::nullopt : std::optional(at->second);
+  }
+  template <class T>
+  T number(const std::string& option, T otherwise, T low, T high) const {
+    const auto text = value(option);
+    return text ? parse_number(*text, option, low, high) : otherwise;
+  }
+  std::optional<int> threads() const { return has("--threads") ? std::optional(number("--threads", 1, 1, 4096)) : std::nullopt; }
+
+ private:
+  std::vector<std::string> positional_;
+  std::map<std::string, std::string> given_;
+};
+
+/// Runs body() and turns what it throws into a message and an exit code: 0 done, 1 error, 2 wrong arguments.
+template <class Body>
+int run(const char* program, const char* usage, int argc, char** argv, Body&& body) {
+  for (int i = 1; i < argc; ++i)
+    if (std::string_view(argv[i]) == "--help") {
+      std::cout << usage;
+      return 0;
+    }
+  try {
+    body();
+    dsv3::require(!!std::cout.flush(), "standard output: cannot write");
+    return 0;
+  } catch (const UsageError& e) {
+    std::cerr << program << ": " << e.what() << "\n\n" << usage;
+    return 2;
+  } catch (const std::exception& e) {
+    std::cerr << program << ": " << e.what() << "\n";
+    return 1;
+  }
+}
+
+}  // namespace cli

@@ -1,0 +1,144 @@
+// dsv3-logits: everything a checkpoint computes from given tokens, for comparison with another implementation.
+#include <cstring>
+
+#include "cli.hpp"
+#include "dsv3/dsv3.hpp"
+#include "dsv3/io/load.hpp"
+#include "dsv3/io/safetensors_writer.hpp"
+
+namespace {
+
+using dsv3::ConstMatrixView;
+using dsv3::Index;
+using dsv3::Matrix;
+
+constexpr const char* usage =
+    "usage: dsv3-logits DIR --ids IN.safetensors --out OUT.safetensors [options]\n\n"
+    "Runs the checkpoint in DIR on `input_ids` [B, T] (int32 or int64) and writes, in float32,\n"
+    "  logits [B, T, S]           of the token after each position\n"
+    "  hidden.0 ... hidden.L      [B, T, D]: the embeddings, the residual stream after each layer, the last after the final norm\n"
+    "  mtp.K.logits [B, T-1-K, S] of MTP module K: row i predicts token i + K + 2\n"
+    "  --compute exact|fp8        float activations (default), or activations rounded to fp8 in groups of 128 as in the report\n"
+    "  --absorbed | --expanded    form of latent attention (default absorbed); both give the same up to rounding\n"
+    "  --threads N                default: all processors\n"
+    "  --help                     prints this text\n"
+    "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
+
+constexpr Index chunk = 512;  // rows of a forward pass: bounds scratch memory, changes no result
+
+template <class P>
+struct WithFp8Activations : P {
+  using Compute = dsv3::compute::Fp8Activations<>;
+};
+
+Matrix<int> read_ids(const std::string& path) {
+  const auto file = dsv3::io::Safetensors::open(path);
+  const auto* t = file.find("input_ids");
+  dsv3::require(t != nullptr, path, ": tensor input_ids is missing");
+  const bool wide = t->dtype == dsv3::io::Dtype::I64;
+  dsv3::require(t->shape.size() == 2 && t->shape[0] > 0 && t->shape[1] > 0 && (wide || t->dtype == dsv3::io::Dtype::I32), path,
+                ": input_ids: expected I32 or I64 of shape [B, T], got ", dsv3::io::name(t->dtype), " ", dsv3::shape_string(t->shape));
+  Matrix<int> ids(t->shape[0], t->shape[1]);
+  for (Index i = 0; i < ids.size(); ++i) {
+    std::int64_t id = 0;
+    std::memcpy(&id, t->data.data() + static_cast<std::size_t>(i) * (wide ? 8 : 4), wide ? 8 : 4);  // little-endian
+    ids.data()[i] = wide ? static_cast<int>(std::clamp<std::int64_t>(id, -1, std::numeric_limits<int>::max()))
+                         : static_cast<int>(static_cast<std::int32_t>(id));
+  }
+  return ids;
+}
+
+/// Copies the residual stream of every layer to its place.
+struct KeepHidden {
+  static constexpr bool enabled = true;
+  std::vector<Matrix<float>>& hidden;
+  Index row;
+
+  void record(Index layer, std::string_view point, ConstMatrixView<float> x) {
+    if (point == "hidden") hidden[static_cast<std::size_t>(layer)].middleRows(row, x.rows()) = x;
+  }
+  void record(Index, std::string_view, ConstMatrixView<int>) {}
+};
+
+struct Results {
+  std::vector<Matrix<float>> hidden, mtp_logits;
+  Matrix<float> logits;
+};
+
+template <class P>
+Results compute(dsv3::Context& ctx, const dsv3::Model<P>& model, const Matrix<int>& ids) {
+  const dsv3::Config& c = model.config();
+  const Index batch = ids.rows(), tokens = ids.cols();
+  Results r;
+  r.hidden.assign(static_cast<std::size_t>(c.num_hidden_layers) + 1, Matrix<float>(ids.size(), c.hidden_size));
+  r.logits.resize(ids.size(), c.vocab_size);
+  for (Index k = 0; k < model.mtp_modules() && tokens > k + 1; ++k) r.mtp_logits.emplace_back(batch * (tokens - 1 - k), c.vocab_size);
+
+  for (Index b = 0; b < batch; ++b) {
+    auto cache = model.make_cache({tokens});
+    Matrix<float> h(tokens, c.hidden_size);
+    for (Index t = 0; t < tokens; t += chunk) {
+      const Index n = std::min(chunk, tokens - t), row = b * tokens + t;
+      const typename dsv3::Model<P>::Sequence s{{ids.data() + row, static_cast<std::size_t>(n)}, &cache};
+      KeepHidden tape{r.hidden, row};
+      model.forward(ctx, {&s, 1}, dsv3::view(h).slice(t, n), tape);
+      model.logits(ctx, dsv3::view(h).slice(t, n), dsv3::view(r.logits).slice(row, n));
+    }
+    for (std::size_t k = 0; k < r.mtp_logits.size(); ++k) {
+      const auto depth = static_cast<Index>(k);
+      const Index rows = tokens - 1 - depth;
+      for (Index t = 0; t < rows; t += chunk) {
+        const Index n = std::min(chunk, rows - t);
+        const typename dsv3::Model<P>::Sequence s{{ids.row(b).data() + t + depth + 1, static_cast<std::size_t>(n)}, &cache};
+        auto part = dsv3::view(h).slice(t, n);
+        model.mtp_forward(ctx, depth, {&s, 1}, part, part);
+        model.mtp_logits(ctx, depth, part, dsv3::view(r.mtp_logits[k]).slice(b * rows + t, n));
+      }
+    }
+  }
+  auto last = dsv3::view(r.hidden.back());
+  model.final_norm().forward(last, last);
+  return r;
+}
+
+template <class P>
+void run(const cli::Args& args) {
+  const auto ids = read_ids(*args.value("--ids"));
+  auto model = dsv3::io::load<P>(args[0]);
+  for (auto& block : model.blocks())
+    block.attention().form = args.has("--expanded") ? dsv3::mla::Form::expanded : dsv3::mla::Form::absorbed;
+  const auto executor = cli::make_executor(args.threads());
+  dsv3::Context ctx(executor);
+  const Results r = compute(ctx, model, ids);
+
+  std::vector<dsv3::io::Tensor> tensors;
+  const auto add = [&](std::string name, const Matrix<float>& m) {
+    tensors.push_back({std::move(name),
+                       dsv3::io::Dtype::F32,
+                       {ids.rows(), m.rows() / ids.rows(), m.cols()},
+                       std::as_bytes(std::span(m.data(), static_cast<std::size_t>(m.size()))),
+                       {}});
+  };
+  for (std::size_t i = 0; i < r.hidden.size(); ++i) add("hidden." + std::to_string(i), r.hidden[i]);
+  add("logits", r.logits);
+  for (std::size_t k = 0; k < r.mtp_logits.size(); ++k) add("mtp." + std::to_string(k) + ".logits", r.mtp_logits[k]);
+  dsv3::io::write_safetensors(*args.value("--out"), tensors);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return cli::run("dsv3-logits", usage, argc, argv, [&] {
+    const cli::Args args(argc, argv, 1, {"--ids", "--out", "--compute", "--threads"}, {"--absorbed", "--expanded"});
+    if (!args.has("--ids") || !args.has("--out")) throw cli::UsageError("--ids and --out are needed");
+    if (args.has("--absorbed") && args.has("--expanded")) throw cli::UsageError("--absorbed and --expanded exclude each other");
+    const std::string arithmetic = args.value("--compute").value_or("exact");
+    if (arithmetic != "exact" && arithmetic != "fp8") throw cli::UsageError("--compute: expected exact or fp8, got '" + arithmetic + "'");
+    dsv3::io::with_policy(dsv3::io::read_config(args[0]), [&]<class P>(P) {
+      if (arithmetic == "fp8")
+        run<WithFp8Activations<P>>(args);
+      else
+        run<P>(args);
+    });
+  });
+}
