@@ -4,7 +4,7 @@ if(DSV3_WARNINGS)
   target_compile_options(dsv3_build_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
 endif()
 if(DSV3_NATIVE)
-  target_compile_options(dsv3_build_flags INTERFACE -march=native)
+  target_compile_options(dsv3_build_flags INTERFACE -march=native $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)  # false alarms of GCC's AVX-512 headers
 endif()
 
 # dsv3_program(NAME FILE... [LINK TARGET...]): an executable in bin/ that uses the whole library.

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Builds and runs the tests: sh cmake/test.sh [preset]
+set -eu
+. "$(dirname -- "$0")/setup.sh"
+install_missing tests
+
+preset=${1:-dev}
+quietly cmake --preset "$preset" -S "$root"
+cmake --build "$root/build/$preset"
+ctest --test-dir "$root/build/$preset" --output-on-failure
