@@ -10,6 +10,7 @@
 #include "dsv3/kernels/linear.hpp"
 #include "dsv3/model/count.hpp"
 #include "dsv3/model/generate.hpp"
+#include "dsv3/model/init.hpp"
 #include "dsv3/model/model.hpp"
 #include "dsv3/model/policy.hpp"
 #include "dsv3/model/presets.hpp"
