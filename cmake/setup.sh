@@ -43,7 +43,7 @@ missing() {
 
 # install_missing [tests]
 install_missing() {
-  packages=$(missing "$1" | tr '\n' ' ')
+  packages=$(missing "${1:-}" | tr '\n' ' ')
   [ -n "$packages" ] || return 0
   command -v apt-get >/dev/null || fail "missing: $packages(these are Debian's names, and there is no apt-get here to install them)"
   as_root=
@@ -55,6 +55,6 @@ install_missing() {
   $as_root true || fail "sudo was refused; as root: apt-get install $packages"
   quietly $as_root apt-get -qq update
   quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $packages
-  packages=$(missing "$1" | tr '\n' ' ')
+  packages=$(missing "${1:-}" | tr '\n' ' ')
   [ -z "$packages" ] || fail "still missing after installation: $packages"
 }

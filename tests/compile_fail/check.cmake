@@ -1,0 +1,26 @@
+# cmake -DFILE=X.cpp -DCOMPILER=c++ -DFLAGS=LIST -P check.cmake
+cmake_minimum_required(VERSION 3.23)
+set(ENV{LC_ALL} C)
+
+file(STRINGS "${FILE}" expected REGEX "^// expect: ")
+list(LENGTH expected count)
+if(NOT count EQUAL 1)
+  message(FATAL_ERROR "${FILE} must have one line '// expect: SENTENCE'")
+endif()
+string(REPLACE "// expect: " "" expected "${expected}")
+
+execute_process(COMMAND "${COMPILER}" ${FLAGS} "${FILE}" RESULT_VARIABLE status ERROR_VARIABLE messages)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "does not compile without FAIL either:\n${messages}")
+endif()
+execute_process(COMMAND "${COMPILER}" ${FLAGS} -DFAIL "${FILE}" RESULT_VARIABLE status ERROR_VARIABLE messages)
+if(status EQUAL 0)
+  message(FATAL_ERROR "compiles, but must not")
+endif()
+# The first error is what people read.
+string(REGEX MATCH "error: [^\n]*" first "${messages}")
+string(FIND "${first}" "${expected}" at)
+if(at LESS 0)
+  message(FATAL_ERROR "the first error does not say '${expected}':\n${messages}")
+endif()
+message("${first}")
