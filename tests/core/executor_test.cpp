@@ -6,14 +6,13 @@
 #include <vector>
 
 #include "dsv3/core/context.hpp"
-#ifdef _OPENMP
-#include "dsv3/core/openmp.hpp"
-#endif
 #include "support/threads.hpp"
 
 using namespace dsv3;
 
 namespace {
+
+constexpr Index plenty = Index{1} << 40;  // of work: worth waking threads for
 
 static_assert(Executor<Serial> && Executor<test::Threads> && !Executor<int>);
 
@@ -25,7 +24,7 @@ void check_executor(E& executor) {
   for (const Index tasks : {0, 1, 2, 3, 7, 100}) {
     std::vector<std::atomic<int>> runs(static_cast<std::size_t>(tasks)), busy(static_cast<std::size_t>(ctx.workers()));
     std::atomic<int> wrong = 0;
-    ctx.parallel_for(tasks, [&](Index task, int worker) {
+    ctx.parallel_for(tasks, plenty, [&](Index task, int worker) {
       if (worker < 0 || worker >= ctx.workers() || busy[static_cast<std::size_t>(worker)].fetch_add(1) != 0) ++wrong;
       ++runs[static_cast<std::size_t>(task)];
       --busy[static_cast<std::size_t>(worker)];
@@ -37,7 +36,7 @@ void check_executor(E& executor) {
   for (const Index tasks : {1, 50}) {
     std::string caught;
     try {
-      ctx.parallel_for(tasks, [&](Index task, int) {
+      ctx.parallel_for(tasks, plenty, [&](Index task, int) {
         if (task == tasks / 2) throw std::runtime_error("from a task");
       });
     } catch (const std::runtime_error& error) {
@@ -46,7 +45,7 @@ void check_executor(E& executor) {
     CHECK(caught == "from a task");
   }
   int after = 0;
-  ctx.parallel_for(1, [&](Index, int) { ++after; });
+  ctx.parallel_for(1, plenty, [&](Index, int) { ++after; });
   CHECK(after == 1);
 }
 
@@ -57,7 +56,7 @@ TEST_CASE("serial execution") {
   check_executor(serial);
   Context ctx;
   std::vector<Index> order;
-  ctx.parallel_for(4, [&](Index task, int) { order.push_back(task); });
+  ctx.parallel_for(4, plenty, [&](Index task, int) { order.push_back(task); });
   CHECK(order == std::vector<Index>{0, 1, 2, 3});
 }
 
@@ -66,6 +65,15 @@ TEST_CASE("an executor of one's own") {
     test::Threads threads{n};
     check_executor(threads);
   }
+}
+
+TEST_CASE("loops with little work stay on the calling thread") {
+  test::Threads threads{3};
+  Context ctx(threads);
+  const auto caller = std::this_thread::get_id();
+  int elsewhere = 0;
+  ctx.parallel_for(20, 100, [&](Index, int worker) { elsewhere += worker != 0 || std::this_thread::get_id() != caller; });
+  CHECK(elsewhere == 0);
 }
 
 #ifdef _OPENMP

@@ -32,7 +32,10 @@ struct Real {
   double magnitude() const { return std::abs(value) + error; }
 };
 
-inline Real rounded(double value, double error) { return {value, error + unit * (std::abs(value) + error)}; }
+inline Real rounded(double value, double error) {
+  if (std::isinf(value)) return value;
+  return {value, error + unit * (std::abs(value) + error)};
+}
 inline Real operator+(Real a, Real b) { return rounded(a.value + b.value, a.error + b.error); }
 inline Real operator-(Real a, Real b) { return rounded(a.value - b.value, a.error + b.error); }
 inline Real operator*(Real a, Real b) {
@@ -66,9 +69,7 @@ Real sum(Index n, F&& f) {
 }
 
 /// Whether `found` is within the bound. A bound that says nothing is an error of the test.
-inline bool agrees(float found, Real expected) {
-  return std::abs(static_cast<double>(found) - expected.value) <= expected.error;
-}
+inline bool agrees(float found, Real expected) { return std::abs(static_cast<double>(found) - expected.value) <= expected.error; }
 
 /// Checks a matrix against oracle(row, column); the bounds must be small beside the largest value.
 template <class M, class Oracle>

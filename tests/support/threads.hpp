@@ -1,4 +1,4 @@
-// An executor as a user may write one: threads started for each loop.
+// Executors for tests: OpenMP where it is there, and one as a user may write it, with threads started for each loop.
 #pragma once
 
 #include <atomic>
@@ -8,11 +8,14 @@
 #include <vector>
 
 #include "dsv3/core/executor.hpp"
+#ifdef _OPENMP
+#include "dsv3/core/openmp.hpp"
+#endif
 
 namespace test {
 
 struct Threads {
-  int threads = 1;
+  int threads = 2;
 
   int workers() const { return threads; }
 
@@ -34,5 +37,11 @@ struct Threads {
     if (thrown) std::rethrow_exception(thrown);
   }
 };
+
+#ifdef _OPENMP
+using Parallel = dsv3::OpenMP;
+#else
+using Parallel = Threads;
+#endif
 
 }  // namespace test
