@@ -16,7 +16,13 @@ configure_package_config_file(cmake/dsv3-config.cmake.in "${PROJECT_BINARY_DIR}/
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/dsv3-config-version.cmake" COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES cmake/dsv3-xsimd.cmake "${PROJECT_BINARY_DIR}/dsv3-config.cmake" "${PROJECT_BINARY_DIR}/dsv3-config-version.cmake" DESTINATION "${dsv3_package_dir}")
 
-foreach(package dsv3 dsv3-io)
+# The .pc files find the prefix from where they lie, so that an installed tree can be moved.
+file(RELATIVE_PATH dsv3_prefix_from_pc "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+set(dsv3_packages dsv3)
+if(TARGET dsv3_io)
+  list(APPEND dsv3_packages dsv3-io)
+endif()
+foreach(package IN LISTS dsv3_packages)
   configure_file("cmake/${package}.pc.in" "${PROJECT_BINARY_DIR}/${package}.pc" @ONLY)
   install(FILES "${PROJECT_BINARY_DIR}/${package}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endforeach()
