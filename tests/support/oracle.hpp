@@ -53,18 +53,18 @@ inline Real exp(Real a) {
 }
 
 /// The sum of f(0) ... f(n - 1) in any order, over any number of lanes: a term takes part in n additions at most, and in a few more
-/// when lanes and blocks are joined.
+/// when lanes and blocks are joined. The errors that the terms bring with them are independent of each other.
 template <class F>
 Real sum(Index n, F&& f) {
   Real total;
-  double magnitude = 0;
+  double magnitude = 0, squares = 0;
   for (Index i = 0; i < n; ++i) {
     const Real term = f(i);
     total.value += term.value;
-    total.error += term.error;
+    squares += term.error * term.error;
     magnitude += term.magnitude();
   }
-  total.error += roundings(static_cast<double>(n) + 8) * magnitude;
+  total.error = std::sqrt(squares) + roundings(static_cast<double>(n) + 8) * magnitude;
   return total;
 }
 
