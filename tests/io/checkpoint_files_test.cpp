@@ -14,11 +14,11 @@ using namespace dsv3::io;
 
 namespace {
 
-const std::array<float, 2> kValues{1, 2};
+const std::array<float, 2> values{1, 2};
 
 void write_file(const std::filesystem::path& path, const std::vector<std::string>& names) {
   std::vector<Tensor> tensors;
-  for (const auto& name : names) tensors.push_back({name, Dtype::F32, {2}, std::as_bytes(std::span(kValues)), ""});
+  for (const auto& name : names) tensors.push_back({name, Dtype::F32, {2}, std::as_bytes(std::span(values)), ""});
   write_safetensors(path, tensors);
 }
 
@@ -45,7 +45,7 @@ TEST_CASE("shards are read as one checkpoint") {
     owners = files.owners();
     data = files.find("c")->data;
   }
-  CHECK(std::ranges::equal(data, std::as_bytes(std::span(kValues))));
+  CHECK(std::ranges::equal(data, std::as_bytes(std::span(values))));
 }
 
 TEST_CASE("a single file is preferred to an index") {

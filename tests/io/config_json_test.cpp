@@ -102,7 +102,7 @@ TEST_CASE("GLM's list of layer types") {
 }
 
 TEST_CASE("presets are valid and survive writing and reading") {
-  for (const auto& preset : presets::kAll) {
+  for (const auto& preset : presets::all) {
     CAPTURE(preset.name);
     Config config = preset.config();
     validate(config, preset.name);

@@ -160,18 +160,17 @@ TEST_CASE("a disk that fills up while writing is reported and cleaned up") {
 TEST_CASE("opening reads the header only") {
   const TempFolder folder;
   const auto path = folder / "sparse.safetensors";
-  constexpr std::uint64_t kHuge = std::uint64_t{1} << 36;
-  std::string header =
-      R"({"x":{"dtype":"U8","shape":[)" + std::to_string(kHuge) + R"(],"data_offsets":[0,)" + std::to_string(kHuge) + "]}}";
+  constexpr std::uint64_t huge = std::uint64_t{1} << 36;
+  std::string header = R"({"x":{"dtype":"U8","shape":[)" + std::to_string(huge) + R"(],"data_offsets":[0,)" + std::to_string(huge) + "]}}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   {
     std::ofstream out(path, std::ios::binary);
     for (int i = 0; i < 8; ++i) out.put(static_cast<char>(header.size() >> (8 * i)));
     out << header;
   }
-  if (::truncate(path.c_str(), static_cast<off_t>(8 + header.size() + kHuge)) != 0) return;  // not on every file system
+  if (::truncate(path.c_str(), static_cast<off_t>(8 + header.size() + huge)) != 0) return;  // not on every file system
   const auto file = Safetensors::open(path);
-  CHECK(file.tensors().front().data.size() == kHuge);
+  CHECK(file.tensors().front().data.size() == huge);
   CHECK(file.tensors().front().data.back() == std::byte{0});
 }
 

@@ -24,30 +24,30 @@ inline void validate(const Config& config, std::string_view where) {
   const auto check = [where](const char* field, double value, bool good, const char* expected) {
     require(good && std::isfinite(value), where, ": ", field, ": expected ", expected, ", found ", value);
   };
-  constexpr Index kVocab = Index{1} << 24, kWidth = Index{1} << 17, kWideWidth = Index{1} << 20, kHead = 4096, kCount = 4096,
-                  kLayers = 2048, kPositions = Index{1} << 30;
+  constexpr Index vocab_limit = Index{1} << 24, width_limit = Index{1} << 17, wide_width_limit = Index{1} << 20, head_limit = 4096,
+                  count_limit = 4096, layers_limit = 2048, positions_limit = Index{1} << 30;
 
-  in_range("vocab_size", c.vocab_size, 1, kVocab);
-  in_range("hidden_size", c.hidden_size, 1, kWidth);
-  in_range("intermediate_size", c.intermediate_size, 1, kWideWidth);
-  in_range("moe_intermediate_size", c.moe_intermediate_size, 1, kWidth);
-  in_range("num_hidden_layers", c.num_hidden_layers, 1, kLayers);
+  in_range("vocab_size", c.vocab_size, 1, vocab_limit);
+  in_range("hidden_size", c.hidden_size, 1, width_limit);
+  in_range("intermediate_size", c.intermediate_size, 1, wide_width_limit);
+  in_range("moe_intermediate_size", c.moe_intermediate_size, 1, width_limit);
+  in_range("num_hidden_layers", c.num_hidden_layers, 1, layers_limit);
   in_range("first_k_dense_replace", c.first_k_dense_replace, 0, c.num_hidden_layers);
   in_range("num_nextn_predict_layers", c.num_nextn_predict_layers, 0, 64);
-  in_range("max_position_embeddings", c.max_position_embeddings, 1, kPositions);
+  in_range("max_position_embeddings", c.max_position_embeddings, 1, positions_limit);
 
-  in_range("num_attention_heads", c.num_attention_heads, 1, kCount);
+  in_range("num_attention_heads", c.num_attention_heads, 1, count_limit);
   in_range("num_key_value_heads", c.num_key_value_heads, 1, c.num_attention_heads);
   require(c.num_attention_heads % c.num_key_value_heads == 0, where, ": num_key_value_heads: expected a divisor of num_attention_heads ",
           c.num_attention_heads, ", found ", c.num_key_value_heads);
-  if (c.q_lora_rank) in_range("q_lora_rank", *c.q_lora_rank, 1, kWidth);
-  in_range("kv_lora_rank", c.kv_lora_rank, 1, kWidth);
-  in_range("qk_nope_head_dim", c.qk_nope_head_dim, 1, kHead);
-  in_range("qk_rope_head_dim", c.qk_rope_head_dim, 2, kHead);
+  if (c.q_lora_rank) in_range("q_lora_rank", *c.q_lora_rank, 1, width_limit);
+  in_range("kv_lora_rank", c.kv_lora_rank, 1, width_limit);
+  in_range("qk_nope_head_dim", c.qk_nope_head_dim, 1, head_limit);
+  in_range("qk_rope_head_dim", c.qk_rope_head_dim, 2, head_limit);
   require(c.qk_rope_head_dim % 2 == 0, where, ": qk_rope_head_dim: expected an even number, found ", c.qk_rope_head_dim);
-  in_range("v_head_dim", c.v_head_dim, 1, kHead);
+  in_range("v_head_dim", c.v_head_dim, 1, head_limit);
 
-  in_range("n_routed_experts", c.n_routed_experts, 1, kCount);
+  in_range("n_routed_experts", c.n_routed_experts, 1, count_limit);
   in_range("n_shared_experts", c.n_shared_experts, 0, 256);
   in_range("n_group", c.n_group, 1, c.n_routed_experts);
   require(c.n_routed_experts % c.n_group == 0, where, ": n_group: expected a divisor of n_routed_experts ", c.n_routed_experts, ", found ",
@@ -69,7 +69,7 @@ inline void validate(const Config& config, std::string_view where) {
     const rope::Yarn& yarn = *c.rope_scaling;
     check("rope_theta", c.rope_theta, c.rope_theta > 1, "a number above 1 with yarn");  // YaRN divides by its logarithm
     check("rope_scaling.factor", yarn.factor, yarn.factor >= 1, "a number of at least 1");
-    in_range("rope_scaling.original_max_position_embeddings", yarn.original_max_position_embeddings, 1, kPositions);
+    in_range("rope_scaling.original_max_position_embeddings", yarn.original_max_position_embeddings, 1, positions_limit);
     check("rope_scaling.beta_slow", yarn.beta_slow, yarn.beta_slow > 0, "a positive number");
     check("rope_scaling.beta_fast", yarn.beta_fast, yarn.beta_fast >= yarn.beta_slow, "a number not below beta_slow");
     check("rope_scaling.mscale", yarn.mscale, yarn.mscale >= 0, "a number of at least 0");

@@ -17,7 +17,7 @@ namespace dsv3::inline DSV3_ISA::io {
 namespace detail {
 
 /// The byte that each code point stands for, -1 for none. Printable Latin-1 stands for itself, the other 68 bytes are U+0100 onwards.
-inline constexpr auto kByteOfCodePoint = [] {
+inline constexpr auto byte_of_code_point = [] {
   std::array<std::int16_t, 256 + 68> table{};
   table.fill(-1);
   std::size_t next = 256;
@@ -40,8 +40,8 @@ inline std::optional<std::string> bytes_of_byte_level(std::string_view token) {
       if (++i == token.size()) return std::nullopt;
       code_point = (code_point & 0x1F) << 6 | (static_cast<unsigned char>(token[i]) & 0x3F);
     }
-    if (code_point >= detail::kByteOfCodePoint.size() || detail::kByteOfCodePoint[code_point] < 0) return std::nullopt;
-    bytes += static_cast<char>(detail::kByteOfCodePoint[code_point]);
+    if (code_point >= detail::byte_of_code_point.size() || detail::byte_of_code_point[code_point] < 0) return std::nullopt;
+    bytes += static_cast<char>(detail::byte_of_code_point[code_point]);
   }
   return bytes;
 }

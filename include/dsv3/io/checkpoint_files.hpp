@@ -66,9 +66,9 @@ class CheckpointFiles {
   using WeightMap = std::map<std::string, std::string>;  // tensor -> shard
 
   static WeightMap read_weight_map(const std::filesystem::path& index) {
-    constexpr std::size_t kMaxIndex = 256'000'000;  // DeepSeek-V3's has 9 MB
+    constexpr std::size_t max_index = 256'000'000;  // DeepSeek-V3's has 9 MB
     const std::string where = index.string();
-    const auto root = parse_json(read_text_file(index, kMaxIndex), where);
+    const auto root = parse_json(read_text_file(index, max_index), where);
     require(root.is_object(), where, ": expected an object, found ", root.type_name());
     const auto found = root.find("weight_map");
     require(found != root.end(), where, ": field \"weight_map\" is missing");

@@ -216,9 +216,9 @@ inline Config parse_config(std::string_view json, std::string_view where) {
 
 /// Reads `folder`/config.json.
 inline Config read_config(const std::filesystem::path& folder) {
-  constexpr std::size_t kMaxBytes = 16'000'000;
+  constexpr std::size_t max_bytes = 16'000'000;
   const auto path = folder / "config.json";
-  return parse_config(read_text_file(path, kMaxBytes), path.string());
+  return parse_config(read_text_file(path, max_bytes), path.string());
 }
 
 /// A config.json that Hugging Face's transformers and parse_config() read back.

@@ -23,35 +23,35 @@ struct DtypeEntry {
 };
 
 /// In the order of the enumerators.
-inline constexpr std::array<DtypeEntry, 16> kDtypes{{{"F64", 8},
-                                                     {"F32", 4},
-                                                     {"F16", 2},
-                                                     {"BF16", 2},
-                                                     {"F8_E4M3", 1},
-                                                     {"F8_E5M2", 1},
-                                                     {"F8_E8M0", 1},
-                                                     {"I64", 8},
-                                                     {"I32", 4},
-                                                     {"I16", 2},
-                                                     {"I8", 1},
-                                                     {"U64", 8},
-                                                     {"U32", 4},
-                                                     {"U16", 2},
-                                                     {"U8", 1},
-                                                     {"BOOL", 1}}};
+inline constexpr std::array<DtypeEntry, 16> dtypes{{{"F64", 8},
+                                                    {"F32", 4},
+                                                    {"F16", 2},
+                                                    {"BF16", 2},
+                                                    {"F8_E4M3", 1},
+                                                    {"F8_E5M2", 1},
+                                                    {"F8_E8M0", 1},
+                                                    {"I64", 8},
+                                                    {"I32", 4},
+                                                    {"I16", 2},
+                                                    {"I8", 1},
+                                                    {"U64", 8},
+                                                    {"U32", 4},
+                                                    {"U16", 2},
+                                                    {"U8", 1},
+                                                    {"BOOL", 1}}};
 
 }  // namespace detail
 
 /// The name a safetensors header uses.
-constexpr std::string_view name(Dtype dtype) { return detail::kDtypes[static_cast<std::size_t>(dtype)].name; }
+constexpr std::string_view name(Dtype dtype) { return detail::dtypes[static_cast<std::size_t>(dtype)].name; }
 
 /// Bytes of one element.
-constexpr std::size_t size(Dtype dtype) { return detail::kDtypes[static_cast<std::size_t>(dtype)].size; }
+constexpr std::size_t size(Dtype dtype) { return detail::dtypes[static_cast<std::size_t>(dtype)].size; }
 
 /// The type a safetensors header calls `text`, if there is one.
 constexpr std::optional<Dtype> from_name(std::string_view text) {
-  for (std::size_t i = 0; i < detail::kDtypes.size(); ++i) {
-    if (detail::kDtypes[i].name == text) return static_cast<Dtype>(i);
+  for (std::size_t i = 0; i < detail::dtypes.size(); ++i) {
+    if (detail::dtypes[i].name == text) return static_cast<Dtype>(i);
   }
   return std::nullopt;
 }

@@ -21,7 +21,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// Deepest nesting of arrays and objects that parse_json() accepts.
-inline constexpr std::size_t kMaxJsonDepth = 64;
+inline constexpr std::size_t max_json_depth = 64;
 
 /// `text` in double quotes, control characters escaped and long text cut: for messages about files that may be hostile.
 inline std::string quote(std::string_view text) {
@@ -88,7 +88,7 @@ class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool open(Json&& empty) {
-    require(open_.size() < kMaxJsonDepth, what_, ": JSON nested deeper than ", kMaxJsonDepth, " levels");
+    require(open_.size() < max_json_depth, what_, ": JSON nested deeper than ", max_json_depth, " levels");
     open_.push_back(put(std::move(empty)));
     return true;
   }
@@ -132,7 +132,7 @@ inline bool json_bool(const nlohmann::json& object, const char* key, std::string
 
 /// Parses one JSON document; `what` (a file name) opens every error message.
 ///
-/// Throws: Error if the text is not valid JSON, is nested deeper than kMaxJsonDepth, or repeats a key within an object.
+/// Throws: Error if the text is not valid JSON, is nested deeper than max_json_depth, or repeats a key within an object.
 inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
   detail::JsonBuilder builder(what);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);

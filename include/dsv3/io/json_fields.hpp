@@ -82,10 +82,10 @@ class Fields {
 
   /// Also takes 4096.0; sizes beyond 2^53 are no one's.
   static std::optional<Index> as_integer(const nlohmann::json& value) {
-    constexpr double kExact = 9007199254740992.0;
+    constexpr double exact = 9007199254740992.0;
     if (!value.is_number()) return std::nullopt;
     const auto number = value.get<double>();
-    if (!(std::abs(number) <= kExact) || number != std::floor(number)) return std::nullopt;
+    if (!(std::abs(number) <= exact) || number != std::floor(number)) return std::nullopt;
     return static_cast<Index>(number);
   }
 

@@ -45,8 +45,8 @@ inline std::size_t common_escape_length(std::string_view text) {
 /// Throws: Error naming the first construct that is not carried over. Other mistakes are left to pcre2_compile.
 inline std::string pcre2_from_oniguruma(std::string_view pattern, std::string_view where) {
   // The Unicode property White_Space. PCRE2's own \s has U+180E besides.
-  static constexpr std::string_view kSpace = "\\p{Z}\\x{85}\\t-\\r";  // at either end a hyphen next to it is literal
-  static constexpr std::array<std::string_view, 7> kGroups{"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"};
+  static constexpr std::string_view space_class = "\\p{Z}\\x{85}\\t-\\r";  // at either end a hyphen next to it is literal
+  static constexpr std::array<std::string_view, 7> group_openers{"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"};
   std::string out;
   bool in_class = false;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
@@ -58,7 +58,7 @@ inline std::string pcre2_from_oniguruma(std::string_view pattern, std::string_vi
     if (rest[0] == '\\') {
       if (rest.starts_with("\\s") || (rest.starts_with("\\S") && !in_class)) {
         out += in_class ? "" : rest[1] == 's' ? "[" : "[^";
-        out += kSpace;
+        out += space_class;
         out += in_class ? "" : "]";
         ++i;
         continue;
@@ -75,7 +75,7 @@ inline std::string pcre2_from_oniguruma(std::string_view pattern, std::string_vi
       in_class = rest[0] != ']';
     } else {
       refuse_if(rest.starts_with("[]") || rest.starts_with("[^]"), 3);
-      refuse_if(rest.starts_with("(*") || (rest.starts_with("(?") && std::ranges::none_of(kGroups, starts_group)), 4);
+      refuse_if(rest.starts_with("(*") || (rest.starts_with("(?") && std::ranges::none_of(group_openers, starts_group)), 4);
       refuse_if(rest.starts_with("{,") || rest.starts_with("}+") || rest.starts_with("}?"), 2);
       in_class = rest[0] == '[';
     }

@@ -136,8 +136,8 @@ class PreTokenizer {
   }
 
  private:
-  static constexpr std::size_t kMaxSteps = 32;  // they nest on the stack
-  static constexpr std::string_view kGpt2Pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+  static constexpr std::size_t max_steps = 32;  // they nest on the stack
+  static constexpr std::string_view gpt2_pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
   template <class Emit>
   void split_from(std::size_t step, std::string_view text, pcre2_match_context* context, Emit& emit) const {
@@ -150,7 +150,7 @@ class PreTokenizer {
 
   void add(const nlohmann::json& json, const std::string& where) {
     require(!is_byte_level_, where, ": expected nothing after ByteLevel, found another step");
-    require(steps_.size() < kMaxSteps, where, ": expected at most ", kMaxSteps, " steps, found more");
+    require(steps_.size() < max_steps, where, ": expected at most ", max_steps, " steps, found more");
     const std::string type = json_string(json, "type", where);
     if (type == "Sequence") {
       const nlohmann::json& parts = json_member(json, "pretokenizers", where);
@@ -163,7 +163,7 @@ class PreTokenizer {
     } else if (type == "ByteLevel") {
       require(!json_bool(json, "add_prefix_space", where), where, ".add_prefix_space: expected false, found true (not supported)");
       const bool use_regex = !json.contains("use_regex") || json_bool(json, "use_regex", where);
-      if (use_regex) steps_.emplace_back(kGpt2Pattern, false, where);
+      if (use_regex) steps_.emplace_back(gpt2_pattern, false, where);
       is_byte_level_ = true;
     } else {
       fail(where, ".type: expected Sequence, Split, Digits or ByteLevel, found ", quote(type), " (not supported)");

@@ -25,7 +25,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// Longest header that is accepted, the format's own limit.
-inline constexpr std::size_t kMaxSafetensorsHeader = 100'000'000;
+inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
 /// The tensors of one file and what keeps their bytes alive. Copies share the mapping.
 class Safetensors {
@@ -45,7 +45,7 @@ class Safetensors {
     require(bytes.size() >= 8, name, ": expected at least 8 bytes, found ", bytes.size());
     std::uint64_t length = 0;
     for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
-    require(length <= kMaxSafetensorsHeader, name, ": header of ", length, " bytes is longer than the format allows (not safetensors?)");
+    require(length <= max_safetensors_header, name, ": header of ", length, " bytes is longer than the format allows (not safetensors?)");
     require(length <= bytes.size() - 8, name, ": header of ", length, " bytes is longer than the file (truncated?)");
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, static_cast<std::size_t>(length));
     require(text.starts_with('{'), name, ": the header must begin with '{'");

@@ -91,7 +91,7 @@ inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const 
   std::string text = std::string(8, ' ') + json.str();  // the length goes first
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size() - 8;
-  require(length <= kMaxSafetensorsHeader, "a header of ", length, " bytes is longer than the format allows");
+  require(length <= max_safetensors_header, "a header of ", length, " bytes is longer than the format allows");
   for (std::size_t i = 0; i < 8; ++i) text[i] = static_cast<char>(length >> (8 * i) & 0xff);
   return text;
 }

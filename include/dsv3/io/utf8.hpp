@@ -10,7 +10,7 @@ namespace dsv3::inline DSV3_ISA::io {
 
 /// What stands at the start of some text.
 struct Utf8Sequence {
-  enum Kind { kComplete, kCut, kInvalid };  ///< kCut: the text ends inside a sequence that was valid so far
+  enum Kind { complete, cut, invalid };  ///< cut: the text ends inside a sequence that was valid so far
   Kind kind;
   std::size_t length;  ///< in bytes; of an invalid sequence, the part to replace by one U+FFFD
 };
@@ -21,11 +21,11 @@ struct Utf8Sequence {
 inline Utf8Sequence utf8_sequence(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned lead = byte(0);
-  if (lead < 0x80) return {Utf8Sequence::kComplete, 1};
-  if (lead < 0xC2 || lead > 0xF4) return {Utf8Sequence::kInvalid, 1};
+  if (lead < 0x80) return {Utf8Sequence::complete, 1};
+  if (lead < 0xC2 || lead > 0xF4) return {Utf8Sequence::invalid, 1};
   const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
   for (std::size_t i = 1; i < length; ++i) {
-    if (i == text.size()) return {Utf8Sequence::kCut, i};
+    if (i == text.size()) return {Utf8Sequence::cut, i};
     unsigned low = 0x80, high = 0xBF;
     if (i == 1) {  // the second byte is where overlong forms, surrogates and too large code points show
       if (lead == 0xE0) low = 0xA0;
@@ -33,9 +33,9 @@ inline Utf8Sequence utf8_sequence(std::string_view text) {
       if (lead == 0xF0) low = 0x90;
       if (lead == 0xF4) high = 0x8F;
     }
-    if (byte(i) < low || byte(i) > high) return {Utf8Sequence::kInvalid, i};
+    if (byte(i) < low || byte(i) > high) return {Utf8Sequence::invalid, i};
   }
-  return {Utf8Sequence::kComplete, length};
+  return {Utf8Sequence::complete, length};
 }
 
 /// The number of bytes of `text` before the first invalid or cut sequence; text.size() if there is none.
@@ -43,7 +43,7 @@ inline std::size_t valid_utf8_prefix(std::string_view text) {
   std::size_t at = 0;
   while (at < text.size()) {
     const Utf8Sequence sequence = utf8_sequence(text.substr(at));
-    if (sequence.kind != Utf8Sequence::kComplete) break;
+    if (sequence.kind != Utf8Sequence::complete) break;
     at += sequence.length;
   }
   return at;

@@ -22,8 +22,8 @@ class Utf8Stream {
     std::string_view rest = held_;
     while (!rest.empty()) {
       const Utf8Sequence sequence = utf8_sequence(rest);
-      if (sequence.kind == Utf8Sequence::kCut) break;
-      text += sequence.kind == Utf8Sequence::kComplete ? rest.substr(0, sequence.length) : kReplacement;
+      if (sequence.kind == Utf8Sequence::cut) break;
+      text += sequence.kind == Utf8Sequence::complete ? rest.substr(0, sequence.length) : replacement;
       rest.remove_prefix(sequence.length);
     }
     held_ = std::string(rest);
@@ -34,11 +34,11 @@ class Utf8Stream {
   std::string finish() {
     const bool cut = !held_.empty();
     held_.clear();
-    return cut ? std::string(kReplacement) : std::string();
+    return cut ? std::string(replacement) : std::string();
   }
 
  private:
-  static constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+  static constexpr std::string_view replacement = "\xEF\xBF\xBD";
   std::string held_;  // at most 3 bytes
 };
 

@@ -158,21 +158,21 @@ struct Preset {
   Config (*config)();
 };
 
-inline constexpr std::array<Preset, 9> kAll{{{"deepseek-v3", deepseek_v3},
-                                             {"deepseek-v3.1", deepseek_v31},
-                                             {"deepseek-r1", deepseek_r1},
-                                             {"deepseek-v2", deepseek_v2},
-                                             {"deepseek-v2.5", deepseek_v25},
-                                             {"deepseek-v2-lite", deepseek_v2_lite},
-                                             {"moonlight-16b-a3b", moonlight_16b_a3b},
-                                             {"kimi-k2", kimi_k2},
-                                             {"glm-4.7-flash", glm_4_7_flash}}};
+inline constexpr std::array<Preset, 9> all{{{"deepseek-v3", deepseek_v3},
+                                            {"deepseek-v3.1", deepseek_v31},
+                                            {"deepseek-r1", deepseek_r1},
+                                            {"deepseek-v2", deepseek_v2},
+                                            {"deepseek-v2.5", deepseek_v25},
+                                            {"deepseek-v2-lite", deepseek_v2_lite},
+                                            {"moonlight-16b-a3b", moonlight_16b_a3b},
+                                            {"kimi-k2", kimi_k2},
+                                            {"glm-4.7-flash", glm_4_7_flash}}};
 
-/// The configuration of that name in kAll, if there is one; "deepseek-" may be left out.
+/// The configuration of that name in all, if there is one; "deepseek-" may be left out.
 inline std::optional<Config> find(std::string_view name) {
-  constexpr std::string_view kMaker = "deepseek-";
-  for (const Preset& preset : kAll) {
-    const bool short_name = preset.name.starts_with(kMaker) && preset.name.substr(kMaker.size()) == name;
+  constexpr std::string_view maker = "deepseek-";
+  for (const Preset& preset : all) {
+    const bool short_name = preset.name.starts_with(maker) && preset.name.substr(maker.size()) == name;
     if (preset.name == name || short_name) return preset.config();
   }
   return std::nullopt;
