@@ -1,0 +1,10 @@
+# Target docs: HTML pages of the headers and of docs/, in docs/html of the build folder. Only where Doxygen is installed.
+find_program(DSV3_DOXYGEN doxygen)
+if(DSV3_DOXYGEN)
+  set(dsv3_readme)
+  if(EXISTS "${PROJECT_SOURCE_DIR}/README.md")
+    set(dsv3_readme "\"${PROJECT_SOURCE_DIR}/README.md\"")
+  endif()
+  configure_file(docs/Doxyfile.in "${PROJECT_BINARY_DIR}/Doxyfile" @ONLY)
+  add_custom_target(docs COMMAND "${DSV3_DOXYGEN}" "${PROJECT_BINARY_DIR}/Doxyfile" VERBATIM)
+endif()
