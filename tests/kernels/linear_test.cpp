@@ -35,8 +35,6 @@ TEST_CASE_TEMPLATE("y = x W^T and y = x W over every storage", S, F32, Bf16, F16
   Context ctx;
   Random random;
   for (const auto& [t, n, k] : odd_sizes) {
-    CAPTURE(n);
-    CAPTURE(k);
     const Weight<S> w(random.matrix(n, k));
     const Matrix<float> x = random.matrix(t, k), z = random.matrix(t, n);
     const AnyStorage::View any = w.view();

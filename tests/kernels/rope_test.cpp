@@ -61,6 +61,12 @@ TEST_CASE("YaRN by its equations, for random settings") {
   CHECK(rope::YarnScaling::frequency(without, 5) == rope::Unscaled::frequency(without, 5));
 }
 
+TEST_CASE("a YaRN ramp of no width") {
+  const rope::Config c{64, 10000, rope::Yarn{40, 6, 32, 1, 1, 1}};  // low and high are both 0
+  CHECK(rope::YarnScaling::frequency(c, 0) == 1.0);
+  for (Index j = 1; j < 32; ++j) CHECK(rope::YarnScaling::frequency(c, j) == rope::Unscaled::frequency(c, j) / 40);
+}
+
 TEST_CASE("a rotation turns each pair by position times frequency") {
   Random random;
   for (const Index position : {0, 1, 17, 4095, 163839}) {

@@ -25,7 +25,7 @@ struct Format {
 };
 
 template <class C>
-constexpr Format format;
+constexpr Format format = {};
 template <>
 constexpr Format format<codec::E4m3> = {4, 3, 7, false, true};
 template <>

@@ -4,7 +4,7 @@
 // order whatever the tile's size, so a row's result does not depend on the rows beside it. Callers choose tiles: kernels/linear.hpp.
 #pragma once
 
-#include <array>
+#include <algorithm>
 
 #include "dsv3/quant/storage.hpp"
 
@@ -51,18 +51,18 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index
   using S = typename W::Storage;
   using C = typename S::Codec;
   constexpr Index step = simd::width<Arch>;
-  std::array<std::array<Floats, N>, M> total;
-  for (auto& row : total) row.fill(Floats(0.0f));
-  std::array<const typename C::Code*, N> codes;
+  Floats total[M][N];  // plain arrays, indexed by int
+  for (auto& row : total) std::fill_n(row, N, Floats(0.0f));
+  const typename C::Code* codes[N];
   for (int n = 0; n < N; ++n) codes[n] = w.row(first + n);
 
   for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
     const Index end = std::min(k0 + S::k_block, w.cols);
-    std::array<std::array<Floats, N>, M> part;
-    for (auto& row : part) row.fill(Floats(0.0f));
+    Floats part[M][N];
+    for (auto& row : part) std::fill_n(row, N, Floats(0.0f));
     Index k = k0;
     for (; k + step <= end; k += step) {
-      std::array<Floats, N> wk;
+      Floats wk[N];
       for (int n = 0; n < N; ++n) wk[n] = C::template load<Arch>(codes[n] + k);
       for (int m = 0; m < M; ++m) {
         const Floats xk = simd::load<Arch>(x + m * ldx + k);
@@ -70,7 +70,7 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index
       }
     }
     if (k < end) {
-      std::array<Floats, N> wk;
+      Floats wk[N];
       for (int n = 0; n < N; ++n) wk[n] = codec::load_partial<C, Arch>(codes[n] + k, end - k);
       for (int m = 0; m < M; ++m) {
         const Floats xk = simd::load_partial<Arch>(x + m * ldx + k, end - k);
@@ -99,16 +99,16 @@ void tile_nn(const float* x, Index ldx, const W& w, Index column, float* y, Inde
   using C = typename S::Codec;
   constexpr Index step = simd::width<Arch>;
   const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector
-  std::array<std::array<Floats, Vectors>, M> total;
-  for (auto& row : total) row.fill(Floats(0.0f));
+  Floats total[M][Vectors];
+  for (auto& row : total) std::fill_n(row, Vectors, Floats(0.0f));
 
   for (Index n0 = 0; n0 < w.rows;) {
     const Index end = w.uniform_rows(n0);
-    std::array<std::array<Floats, Vectors>, M> part;
-    for (auto& row : part) row.fill(Floats(0.0f));
+    Floats part[M][Vectors];
+    for (auto& row : part) std::fill_n(row, Vectors, Floats(0.0f));
     for (Index n = n0; n < end; ++n) {
       const auto* codes = w.row(n) + column;
-      std::array<Floats, Vectors> wn;
+      Floats wn[Vectors];
       for (int v = 0; v < Vectors - 1; ++v) wn[v] = C::template load<Arch>(codes + v * step);
       wn[Vectors - 1] = cut == step ? C::template load<Arch>(codes + (Vectors - 1) * step)
                                     : codec::load_partial<C, Arch>(codes + (Vectors - 1) * step, cut);
