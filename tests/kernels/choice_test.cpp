@@ -1,4 +1,6 @@
 // top_k, limit_groups, and moving rows to experts and back.
+#include <tuple>
+
 #include "dsv3/kernels/permute.hpp"
 #include "dsv3/kernels/top_k.hpp"
 #include "support/arch.hpp"
@@ -12,9 +14,12 @@ namespace {
 std::vector<int> sorted(const std::vector<float>& scores) {
   std::vector<int> order(scores.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    const float x = scores[static_cast<std::size_t>(a)], y = scores[static_cast<std::size_t>(b)];
-    return std::isnan(y) ? !std::isnan(x) : x > y;
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    const auto key = [&](int i) {
+      const float score = scores[static_cast<std::size_t>(i)];
+      return std::tuple(std::isnan(score), std::isnan(score) ? 0.0f : -score, i);
+    };
+    return key(a) < key(b);
   });
   return order;
 }
