@@ -186,9 +186,18 @@ TEST_CASE("tokens taken back leave no trace") {
     for (const Index kept : {39, 17, 0}) {
       caches[0].truncate(kept);
       CHECK(caches[0].size() == kept);
-      CHECK(advance(ctx, model, prompt, caches, kept, 40 - kept) == rows_of(expected, kept, 40 - kept));
-      CHECK(caches[0].size() == 40);
-      for (Index k = 0; k < model.mtp_modules(); ++k) CHECK(caches[0].mtp_size(k) == 40);
+      Matrix<float> h(40 - kept, model.config().hidden_size);
+      const typename std::remove_cvref_t<decltype(model)>::Sequence rest{prompt.part(kept, 40 - kept), &caches[0]};
+      model.forward(ctx, {&rest, 1}, view(h));
+      CHECK(h == expected.states[0].bottomRows(40 - kept));
+      for (Index k = 0; k < model.mtp_modules(); ++k) {  // module k's row i has seen token i + k + 1
+        const Index begin = std::max(kept - k - 1, Index{0});
+        REQUIRE(caches[0].mtp_size(k) == begin);
+        Matrix<float> in = expected.states[static_cast<std::size_t>(k)].bottomRows(40 - begin);
+        const typename std::remove_cvref_t<decltype(model)>::Sequence following{prompt.part(begin + k + 1, 40 - begin), &caches[0]};
+        model.mtp_forward(ctx, k, {&following, 1}, view(in), view(in));
+        CHECK(in == expected.states[static_cast<std::size_t>(k) + 1].bottomRows(40 - begin));
+      }
     }
     CHECK_THROWS_AS(caches[0].truncate(41), Error);
     CHECK_THROWS_AS(caches[0].truncate(-1), Error);

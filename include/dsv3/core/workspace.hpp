@@ -91,7 +91,10 @@ class Workspace {
     if (chunks_.size() < 2) return;
     const std::size_t total = capacity();
     chunks_.clear();
-    add_chunk(total);
+    try {
+      add_chunk(total);
+    } catch (const std::bad_alloc&) {  // runs in a destructor; the next step asks again for what it needs
+    }
   }
 
   std::vector<Chunk> chunks_;

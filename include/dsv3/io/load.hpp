@@ -100,7 +100,8 @@ Mismatch match(ModelOrConst& model, const CheckpointFiles& files, Fit&& fit) {
       return;
     }
     used.insert(tensor->name);
-    if (const Tensor* scales = files.find(name + "_scale_inv")) used.insert(scales->name);
+    const Tensor* scales = files.find(name + "_scale_inv");
+    if (scales != nullptr && tensor->dtype == Dtype::F8_E4M3) used.insert(scales->name);
     if (auto problem = fit(*tensor, parameter)) mismatch.misshapen.push_back(std::move(*problem));
   });
   for (const Tensor& tensor : files.tensors())

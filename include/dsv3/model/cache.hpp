@@ -1,6 +1,7 @@
 // Floor 5. The cache of one sequence: every layer's attention cache, and how many tokens they hold.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "dsv3/core/error.hpp"
@@ -32,11 +33,12 @@ class Cache {
   /// Tokens that MTP module k (from 0) has seen.
   Index mtp_size(Index k) const { return mtp_tokens_.at(static_cast<std::size_t>(k)); }
 
-  /// Forgets all tokens from position n on, in the MTP modules too.
+  /// Forgets all tokens from position n on. MTP module k keeps the positions whose k + 1 following tokens are kept.
   void truncate(Index n) {
     require(n >= 0 && n <= tokens_, "cache: cannot truncate to ", n, " tokens, it holds ", tokens_);
     tokens_ = n;
-    for (Index& m : mtp_tokens_) m = std::min(m, n);
+    for (std::size_t k = 0; k < mtp_tokens_.size(); ++k)
+      mtp_tokens_[k] = std::clamp(n - static_cast<Index>(k) - 1, Index{0}, mtp_tokens_[k]);
   }
   void clear() { truncate(0); }
 
