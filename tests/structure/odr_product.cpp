@@ -1,34 +1,34 @@
-// Compiled twice, with different instruction sets and ODR_PRODUCT: products of the same matrices by the kernels and by Eigen expressions
-// inside the library's own types, as the bits of the results.
+// Compiled twice, with different instruction sets and ODR_PRODUCT: products of the same matrices, as the bits of the results.
+//
+// The memory is the caller's, not Eigen's: Eigen's allocation functions carry no mark of the instruction set, and its matrices may not
+// be allocated by code of one set and freed by code of another.
 #include <bit>
 #include <cstdint>
 #include <vector>
 
 #include "dsv3/kernels/linear.hpp"
-#include "dsv3/kernels/rms_norm.hpp"
-#include "dsv3/kernels/softmax.hpp"
 
 std::vector<std::uint32_t> ODR_PRODUCT();
 
 std::vector<std::uint32_t> ODR_PRODUCT() {
   using namespace dsv3;
   const Index T = 5, K = 333, N = 37;
-  Matrix<float> x(T, K), w(N, K), y(T, N), z(T, K);
+  std::vector<float> x(T * K), w(N * K), y(T * N), z(T * K);
   std::uint32_t state = 1;
   const auto random = [&] {
     state = state * 1664525u + 1013904223u;
     return static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
   };
-  for (Index i = 0; i < x.size(); ++i) x.data()[i] = random();
-  for (Index i = 0; i < w.size(); ++i) w.data()[i] = random();
+  for (auto& value : x) value = random();
+  for (auto& value : w) value = random();
 
   Context ctx;
   const F32::View weight{w.data(), N, K, K};
-  kernels::linear(ctx, view(x), weight, view(y));
-  kernels::linear_transposed(ctx, view(std::as_const(y)), weight, view(z));
+  kernels::linear(ctx, ConstMatrixView<float>(x.data(), T, K), weight, MatrixView<float>(y.data(), T, N));
+  kernels::linear_transposed(ctx, ConstMatrixView<float>(y.data(), T, N), weight, MatrixView<float>(z.data(), T, K));
 
   std::vector<std::uint32_t> bits;
-  for (Index i = 0; i < y.size(); ++i) bits.push_back(std::bit_cast<std::uint32_t>(y.data()[i]));
-  for (Index i = 0; i < z.size(); ++i) bits.push_back(std::bit_cast<std::uint32_t>(z.data()[i]));
+  for (const float value : y) bits.push_back(std::bit_cast<std::uint32_t>(value));
+  for (const float value : z) bits.push_back(std::bit_cast<std::uint32_t>(value));
   return bits;
 }
