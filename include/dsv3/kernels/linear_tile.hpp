@@ -6,17 +6,19 @@
 
 #include <algorithm>
 
+#include "dsv3/quant/decode_group.hpp"
 #include "dsv3/quant/storage.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Rows of a weight that have been decoded to floats [rows, cols], still to be multiplied by the weight's scales. They stand in for the
-/// weight itself where many rows of x share the cost of decoding.
-template <ElementView W>
+/// Rows of a weight that have been decoded to floats [rows, cols], still to be multiplied by scales. They stand in for the weight itself where
+/// many rows of x share the cost of decoding.
+template <ElementView W, class Arch>
 struct DecodedRows {
+  using Group = codec::DecodeGroup<typename W::Storage::Codec, Arch>;
   using Storage = DecodedRows;
   using Codec = codec::Float32;
-  static constexpr bool scaled = W::Storage::scaled;
+  static constexpr bool scaled = W::Storage::scaled || Group::unit != 1;
   static constexpr Index k_block = W::Storage::k_block;
 
   const float* data;
@@ -24,32 +26,51 @@ struct DecodedRows {
   W source;  ///< row i of this view is row i of source
 
   const float* row(Index i) const { return data + i * stride; }
-  float scale(Index i, Index k) const { return source.scale(i, k); }
+  float scale(Index i, Index k) const { return source.scale(i, k) * Group::unit; }
   Index uniform_rows(Index i) const { return source.uniform_rows(i); }
   DecodedRows slice(Index begin, Index count) const { return {row(begin), count, cols, stride, source.slice(begin, count)}; }
 };
 
+/// Elements that lie this far behind those in use are asked for: far enough for memory to answer, near enough to stay in cache.
+inline constexpr Index prefetch_bytes = 32 * 1024;
+
+/// How many elements ahead of a tile's rows to prefetch while `together` rows at a time are read: whole rows, at least the next ones.
+template <ElementView W>
+Index prefetch_distance(const W& w, Index together) {
+  const Index row_bytes = w.stride * static_cast<Index>(sizeof(typename W::Storage::Codec::Code));
+  return w.stride * std::max(together, prefetch_bytes / std::max(row_bytes, Index{1}) / together * together);
+}
+
 /// Decodes rows of w, without their scales, into `data` [w.rows, w.cols] contiguous.
 template <class Arch, ElementView W>
-DecodedRows<W> decode_unscaled(const W& w, float* data) {
+DecodedRows<W, Arch> decode_unscaled(const W& w, float* data) {
   using C = typename W::Storage::Codec;
+  using Group = codec::DecodeGroup<C, Arch>;
+  constexpr Index step = simd::width<Arch>;
+  const Index ahead = prefetch_distance(w, 1);
   for (Index i = 0; i < w.rows; ++i) {
     const auto* codes = w.row(i);
     float* y = data + i * w.cols;
     Index k = 0;
-    for (; k + simd::width<Arch> <= w.cols; k += simd::width<Arch>) C::template load<Arch>(codes + k).store_unaligned(y + k);
-    for (; k < w.cols; ++k) y[k] = C::decode(codes[k]);
+    for (; k + Group::vectors * step <= w.cols; k += Group::vectors * step) {
+      simd::prefetch(codes + k, ahead);
+      const auto values = Group::load(codes + k);
+      for (int v = 0; v < Group::vectors; ++v) values[static_cast<std::size_t>(v)].store_unaligned(y + k + v * step);
+    }
+    for (; k < w.cols; ++k) y[k] = C::decode(codes[k]) * (1 / Group::unit);
   }
   return {data, w.rows, w.cols, w.cols, w};
 }
 
-/// y[m, n] = sum_k x[m, k] W[first + n, k] for an M x N tile; x rows are ldx apart, y rows ldy.
+/// y[m, n] = sum_k x[m, k] W[first + n, k] for an M x N tile; x rows are ldx apart, y rows ldy. Codes `ahead` elements behind those in use are
+/// prefetched, unless it is 0.
 /// Each block of k_block products is summed in one vector, times its scale added to a second one, which is summed over its lanes.
 template <class Arch, int M, int N, ElementView W>
-void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index ldy) {
+void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
   using S = typename W::Storage;
   using C = typename S::Codec;
+  using Group = codec::DecodeGroup<C, Arch>;
   constexpr Index step = simd::width<Arch>;
   Floats total[M][N];  // plain arrays, indexed by int
   for (auto& row : total) std::fill_n(row, N, Floats(0.0f));
@@ -60,27 +81,48 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index
     const Index end = std::min(k0 + S::k_block, w.cols);
     Floats part[M][N];
     for (auto& row : part) std::fill_n(row, N, Floats(0.0f));
-    Index k = k0;
-    for (; k + step <= end; k += step) {
-      Floats wk[N];
-      for (int n = 0; n < N; ++n) wk[n] = C::template load<Arch>(codes[n] + k);
+    const auto add = [&](const Floats* wk, Index k) {  // one vector of each row of W
       for (int m = 0; m < M; ++m) {
         const Floats xk = simd::load<Arch>(x + m * ldx + k);
         for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
       }
+    };
+    Index k = k0;
+    if constexpr (Group::vectors > 1) {
+      for (; k + Group::vectors * step <= end; k += Group::vectors * step)
+        for (int n = 0; n < N; ++n) {
+          if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
+          const auto wk = Group::load(codes[n] + k);
+          for (int v = 0; v < Group::vectors; ++v)
+            for (int m = 0; m < M; ++m)
+              part[m][n] = simd::fma<Arch>(simd::load<Arch>(x + m * ldx + k + v * step), wk[static_cast<std::size_t>(v)], part[m][n]);
+        }
+    }
+    const Floats per_unit(1 / Group::unit);
+    for (; k + step <= end; k += step) {
+      Floats wk[N];
+      for (int n = 0; n < N; ++n) {
+        if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
+        wk[n] = C::template load<Arch>(codes[n] + k);
+        if constexpr (Group::unit != 1) wk[n] *= per_unit;
+      }
+      add(wk, k);
     }
     if (k < end) {
       Floats wk[N];
-      for (int n = 0; n < N; ++n) wk[n] = codec::load_partial<C, Arch>(codes[n] + k, end - k);
+      for (int n = 0; n < N; ++n) {
+        wk[n] = codec::load_partial<C, Arch>(codes[n] + k, end - k);
+        if constexpr (Group::unit != 1) wk[n] *= per_unit;
+      }
       for (int m = 0; m < M; ++m) {
         const Floats xk = simd::load_partial<Arch>(x + m * ldx + k, end - k);
         for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
       }
     }
     for (int n = 0; n < N; ++n) {
-      const Floats scale(w.scale(first + n, k0));
+      const Floats scale(w.scale(first + n, k0) * Group::unit);
       for (int m = 0; m < M; ++m)
-        if constexpr (S::scaled)
+        if constexpr (S::scaled || Group::unit != 1)
           total[m][n] = simd::fma<Arch>(part[m][n], scale, total[m][n]);
         else
           total[m][n] += part[m][n];
@@ -88,6 +130,24 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index
   }
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n) y[m * ldy + n] = simd::sum<Arch>(total[m][n]);
+}
+
+/// `Vectors` vectors of codes, of which the last holds `cut` elements, as values divided by DecodeGroup's unit.
+template <class Arch, int Vectors, class C>
+void load_vectors(const typename C::Code* codes, Index cut, simd::Floats<Arch>* out) {
+  using Group = codec::DecodeGroup<C, Arch>;
+  constexpr Index step = simd::width<Arch>;
+  if constexpr (Vectors == Group::vectors) {
+    if (cut == step) {
+      const auto values = Group::load(codes);
+      std::copy(values.begin(), values.end(), out);
+      return;
+    }
+  }
+  for (int v = 0; v < Vectors; ++v) {
+    out[v] = v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
+    if constexpr (Group::unit != 1) out[v] *= simd::Floats<Arch>(1 / Group::unit);
+  }
 }
 
 /// y[m, k] = sum_n x[m, n] W[n, k] for M rows and the `Vectors` vectors of columns from `column`, of which the last may be cut at w.cols.
@@ -109,18 +169,16 @@ void tile_nn(const float* x, Index ldx, const W& w, Index column, float* y, Inde
     for (Index n = n0; n < end; ++n) {
       const auto* codes = w.row(n) + column;
       Floats wn[Vectors];
-      for (int v = 0; v < Vectors - 1; ++v) wn[v] = C::template load<Arch>(codes + v * step);
-      wn[Vectors - 1] = cut == step ? C::template load<Arch>(codes + (Vectors - 1) * step)
-                                    : codec::load_partial<C, Arch>(codes + (Vectors - 1) * step, cut);
+      load_vectors<Arch, Vectors, C>(codes, cut, wn);
       for (int m = 0; m < M; ++m) {
         const Floats xn(x[m * ldx + n]);
         for (int v = 0; v < Vectors; ++v) part[m][v] = simd::fma<Arch>(xn, wn[v], part[m][v]);
       }
     }
-    const Floats scale(w.scale(n0, column));
+    const Floats scale(w.scale(n0, column) * codec::DecodeGroup<C, Arch>::unit);
     for (int m = 0; m < M; ++m)
       for (int v = 0; v < Vectors; ++v)
-        if constexpr (S::scaled)
+        if constexpr (S::scaled || codec::DecodeGroup<C, Arch>::unit != 1)
           total[m][v] = simd::fma<Arch>(part[m][v], scale, total[m][v]);
         else
           total[m][v] += part[m][v];

@@ -45,6 +45,16 @@ void store_partial(float* p, const Floats<Arch>& v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = padded[static_cast<std::size_t>(i)];
 }
 
+/// Asks for the cache line `ahead` elements after p, which need not exist.
+template <class T>
+void prefetch(const T* p, Index ahead) {
+#if defined(__GNUC__)
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead) * sizeof(T)), 0, 2);
+#else
+  (void)p, (void)ahead;
+#endif
+}
+
 /// a * b + c. One rounding where the instruction set has fma, two where it has not; never a choice of the compiler's.
 template <class Arch>
 Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch>& c) {

@@ -1,0 +1,72 @@
+// Floor 2. Decoding codes several vectors at a time, where an instruction set can do it faster than one by one.
+//
+// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes into values divided by `unit`, a power of two that products take up in
+// their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included.
+#pragma once
+
+#include "dsv3/quant/float8.hpp"
+
+namespace dsv3::inline DSV3_ISA::codec {
+
+template <class C, class Arch>
+struct DecodeGroup {
+  static constexpr int vectors = 1;
+  static constexpr float unit = 1;
+  static std::array<simd::Floats<Arch>, 1> load(const typename C::Code* p) { return {C::template load<Arch>(p)}; }
+};
+
+// An e4m3 code moved to the place of a half's exponent and mantissa is the half of 1/256 of its value, subnormals included, which the processor
+// converts exactly. Only the NaN code would become a number: groups that hold one are decoded the generic way.
+namespace detail {
+template <class Arch, std::size_t N>
+std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) {
+  std::array<simd::Floats<Arch>, N> out;
+  for (std::size_t v = 0; v < N; ++v) out[v] = E4m3::load<Arch>(p + static_cast<Index>(v) * simd::width<Arch>) * simd::Floats<Arch>(1 / unit);
+  return out;
+}
+}  // namespace detail
+
+#ifdef __AVX512BW__
+template <class Arch>
+  requires std::is_base_of_v<xsimd::avx512bw, Arch>
+struct DecodeGroup<E4m3, Arch> {
+  static constexpr int vectors = 4;
+  static constexpr float unit = 256;
+
+  static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
+    const __m512i codes = _mm512_loadu_si512(p);
+    if (_mm512_cmpeq_epi8_mask(_mm512_and_si512(codes, _mm512_set1_epi8(0x7f)), _mm512_set1_epi8(0x7f)) != 0) [[unlikely]]
+      return detail::load_divided<Arch, 4>(p, unit);
+    const auto halves = [](__m256i c) {  // s eeee mmm -> s 0eeee mmm0000000
+      const __m512i wide = _mm512_cvtepi8_epi16(c);
+      return _mm512_and_si512(_mm512_slli_epi16(wide, 7), _mm512_set1_epi16(static_cast<short>(0xbf80)));
+    };
+    const __m512i low = halves(_mm512_castsi512_si256(codes)), high = halves(_mm512_extracti64x4_epi64(codes, 1));
+    return {_mm512_cvtph_ps(_mm512_castsi512_si256(low)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(low, 1)),
+            _mm512_cvtph_ps(_mm512_castsi512_si256(high)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(high, 1))};
+  }
+};
+#endif
+
+#if defined(__AVX2__) && defined(__F16C__)
+template <class Arch>
+  requires std::is_base_of_v<xsimd::avx2, Arch> && (simd::width<Arch> == 8)
+struct DecodeGroup<E4m3, Arch> {
+  static constexpr int vectors = 4;
+  static constexpr float unit = 256;
+
+  static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), mask = _mm256_set1_epi8(0x7f);
+    if (_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(codes, mask), mask)) != 0) [[unlikely]]
+      return detail::load_divided<Arch, 4>(p, unit);
+    const auto halves = [](__m128i c) {
+      return _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(c), 7), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+    };
+    const __m256i low = halves(_mm256_castsi256_si128(codes)), high = halves(_mm256_extracti128_si256(codes, 1));
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(low)), _mm256_cvtph_ps(_mm256_extracti128_si256(low, 1)),
+            _mm256_cvtph_ps(_mm256_castsi256_si128(high)), _mm256_cvtph_ps(_mm256_extracti128_si256(high, 1))};
+  }
+};
+#endif
+
+}  // namespace dsv3::inline DSV3_ISA::codec
