@@ -19,7 +19,8 @@ constexpr const char* usage =
     "  hidden.0 ... hidden.L      [B, T, D]: the embeddings, the residual stream after each layer, the last after the final norm\n"
     "  mtp.K.logits [B, T-1-K, S] of MTP module K: row i predicts token i + K + 2\n"
     "  --compute exact|fp8        float activations (default), or activations rounded to fp8 in groups of 128 as in the report\n"
-    "  --absorbed | --expanded    form of latent attention (default absorbed); both give the same up to rounding\n"
+    "  --absorbed | --expanded    form of latent attention (default absorbed); with exact products both give the same up to\n"
+    "                             rounding\n"
     "  --threads N                default: all processors\n"
     "  --help                     prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -97,7 +98,7 @@ Results compute(dsv3::Context& ctx, const dsv3::Model<P>& model, const Matrix<in
     }
   }
   auto last = dsv3::view(r.hidden.back());
-  model.final_norm().forward(last, last);
+  model.final_norm().forward(ctx, last, last);
   return r;
 }
 
@@ -105,8 +106,8 @@ template <class P>
 void run(const cli::Args& args) {
   const auto ids = read_ids(*args.value("--ids"));
   auto model = dsv3::io::load<P>(args[0]);
-  for (auto& block : model.blocks())
-    block.attention().form = args.has("--expanded") ? dsv3::mla::Form::expanded : dsv3::mla::Form::absorbed;
+  model.for_each_attention(
+      [&](auto& attention) { attention.form = args.has("--expanded") ? dsv3::mla::Form::expanded : dsv3::mla::Form::absorbed; });
   const auto executor = cli::make_executor(args.threads());
   dsv3::Context ctx(executor);
   const Results r = compute(ctx, model, ids);

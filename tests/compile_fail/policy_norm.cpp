@@ -1,4 +1,4 @@
-// expect: dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(x, y) const
+// expect: dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(ctx, x, y) const
 #include "dsv3/model/policy.hpp"
 
 #ifdef FAIL

@@ -89,7 +89,7 @@ TEST_CASE("save, quantize") {
 TEST_CASE("automatic form") {
   auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);
   // [form]
-  for (auto& block : model.blocks()) block.attention().form = dsv3::mla::Form::automatic;
+  model.for_each_attention([](auto& attention) { attention.form = dsv3::mla::Form::automatic; });
   // [/form]
   const std::vector<int> ids(40, 7);
   const auto exact = last_logits(dsv3::io::load<dsv3::DeepSeekV3>(folder), ids), other = last_logits(model, ids);

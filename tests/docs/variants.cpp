@@ -77,7 +77,7 @@ class LayerNorm {
  public:
   LayerNorm(Index channels, double eps) : weight_{channels}, eps_(static_cast<float>(eps)) {}
 
-  void forward(ConstMatrixView<float> x, MatrixView<float> y) const {
+  void forward(Context&, ConstMatrixView<float> x, MatrixView<float> y) const {
     using Arch = typename P::Arch;
     using Floats = simd::Floats<Arch>;
     const Index n = x.cols();
@@ -231,7 +231,7 @@ class ParallelBlock {
     auto n = scope.template matrix<float>(x.rows(), x.cols());
     auto attended = scope.template matrix<float>(x.rows(), x.cols());
     auto fed = scope.template matrix<float>(x.rows(), x.cols());
-    norm_.forward(x, n);
+    norm_.forward(ctx, x, n);
     attention_.forward(ctx, n, segments, attended);
     ffn_.forward(ctx, n, fed, layer_, tape);
     x += attended + fed;
@@ -272,7 +272,7 @@ class SummedMtp {
   template <Tape T>
   void forward(Context& ctx, ConstMatrixView<float> e, ConstMatrixView<float> h, std::span<const Segment<Cache>> segments,
                MatrixView<float> out, T& tape) const {
-    hnorm_.forward(h, out);
+    hnorm_.forward(ctx, h, out);
     out += e;
     block_.forward(ctx, out, segments, tape);
   }
@@ -481,10 +481,11 @@ TEST_CASE("compute") {
 }
 
 TEST_CASE("norm") {
+  Context ctx;
   LayerNorm<DeepSeekV3> norm(32, 0);
   LayerNorm<DeepSeekV3>::for_each_tensor(norm, "", [](const std::string&, auto& w) { w.values.setOnes(w.length); });
   Matrix<float> x = Matrix<float>::Random(3, 32), y(3, 32);
-  norm.forward(view(x), view(y));
+  norm.forward(ctx, view(x), view(y));
   for (Index t = 0; t < 3; ++t) {
     const Eigen::ArrayXd row = y.row(t).cast<double>().transpose();
     CHECK(std::abs(row.mean()) < 1e-6);

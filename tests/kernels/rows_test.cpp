@@ -22,6 +22,7 @@ Real softmax_oracle(const Vector<float>& x, Index i) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("rms_norm", Arch, DSV3_TEST_ARCHS) {
+  Context ctx;
   Random random;
   for (const Index n : {1, 3, 16, 37, 128, 576}) {
     Matrix<float> x = random.matrix(4, n), y(4, n);
@@ -29,18 +30,18 @@ TEST_CASE_TEMPLATE("rms_norm", Arch, DSV3_TEST_ARCHS) {
     x.row(1) *= 1e-6f;  // where eps decides
     x.row(2) *= 1e6f;
     const float eps = 1e-5f;
-    kernels::rms_norm<Arch>(view(x), w, eps, view(y));
+    kernels::rms_norm<Arch>(ctx, view(x), w, eps, view(y));
     for (Index t = 0; t < 4; ++t) {
       const Real squares = sum(n, [&](Index i) { return real(x(t, i)) * real(x(t, i)); });
       const Real root = sqrt(squares / Real(static_cast<double>(n)) + real(eps));
       const auto row = y.middleRows(t, 1);
       check_matrix(row, [&](Index, Index i) { return real(x(t, i)) * (Real(1) / root) * real(w[i]); });
     }
-    kernels::rms_norm<Arch>(view(x), w, eps, view(x));
+    kernels::rms_norm<Arch>(ctx, view(x), w, eps, view(x));
     CHECK(same_bits(x, y));
   }
   Matrix<float> zeros = Matrix<float>::Zero(1, 20);
-  kernels::rms_norm<Arch>(view(zeros), Vector<float>::Ones(20), 1e-6f, view(zeros));
+  kernels::rms_norm<Arch>(ctx, view(zeros), Vector<float>::Ones(20), 1e-6f, view(zeros));
   CHECK(zeros.isZero(0));
 }
 

@@ -128,7 +128,7 @@ TEST_CASE("slices of a quantized matrix") {
   const AnyStorage::View any = whole;
   CHECK(rows(slice_rows(any, 100, 30)) == 30);
   CHECK(cols(any) == 260);
-  CHECK(is_scaled(any));
+  CHECK(is_fp8(any));
 }
 
 TEST_CASE_TEMPLATE("a row is decoded as its elements are", Arch, DSV3_TEST_ARCHS) {

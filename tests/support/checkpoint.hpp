@@ -79,7 +79,7 @@ Matrix<float> logits(Context& ctx, const Model<P>& model, const Matrix<float>& h
 
 template <class P>
 void set_form(Model<P>& model, mla::Form form) {
-  for (auto& block : model.blocks()) block.attention().form = form;
+  model.for_each_attention([form](auto& attention) { attention.form = form; });
 }
 
 }  // namespace test

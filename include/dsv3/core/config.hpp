@@ -41,6 +41,9 @@ namespace router {
 
 enum class Score { sigmoid, softmax };
 
+// Largest numbers that routers keep room for: experts a token goes to, routed experts, groups of them.
+inline constexpr Index most_choices = 64, most_experts = 1024, most_groups = 256;
+
 /// What a router needs to choose `top_k` of `experts` (spec A12 to A16).
 struct Config {
   Index experts = 256, top_k = 8;

@@ -27,8 +27,8 @@ class TaskRef {
   void (*call_)(void*, Index, int);
 };
 
-/// run(tasks, f) calls f(task, worker) once for each task in [0, tasks), on any thread in any order, returns when all are done, and
-/// rethrows an exception that a task threw.
+/// workers() is constant; run(tasks, f) calls f(task, worker) once for each task in [0, tasks), on any thread in any order, returns when
+/// all are done, and rethrows an exception that a task threw.
 template <class E>
 concept Executor = requires(E& e, Index tasks, TaskRef f) {
   { e.workers() } -> std::convertible_to<int>;

@@ -67,7 +67,9 @@ using Problem = std::optional<std::string>;
 /// Checks tensors of a checkpoint against parameters, and gives the parameters views of them; converted or realigned data goes to `owners`.
 class Binder {
  public:
-  Binder(const CheckpointFiles& files, std::vector<std::shared_ptr<const void>>& owners) : files_(files), owners_(owners) {}
+  /// With `check_scales`, binding looks at every scale.
+  Binder(const CheckpointFiles& files, std::vector<std::shared_ptr<const void>>& owners, bool check_scales = true)
+      : files_(files), owners_(owners), check_scales_(check_scales) {}
 
   /// Whether the headers say that `tensor` fits; no data is read.
   template <Storage S>
@@ -88,7 +90,7 @@ class Binder {
     return check_is_float(tensor);
   }
 
-  /// The tensor's bytes as a view, in the storage that matches its type. Scales must be finite.
+  /// The tensor's bytes as a view, in the storage that matches its type. Scales that are looked at must be finite.
   template <Storage S>
   Problem bind(const Tensor& tensor, WeightMatrix<S>& w) {
     if (auto wrong = check(tensor, w)) return wrong;
@@ -160,7 +162,7 @@ class Binder {
       view.scales = floats.get();
     }
     view.scale_stride = scales.shape[1];
-    for (Index i = 0; i < count; ++i)
+    for (Index i = 0; check_scales_ && i < count; ++i)
       if (!std::isfinite(view.scales[i]))
         return scales.name + ": scale " + shape_string({i / scales.shape[1], i % scales.shape[1]}) + " is not finite (" + scales.file + ")";
     return std::nullopt;
@@ -168,6 +170,7 @@ class Binder {
 
   const CheckpointFiles& files_;
   std::vector<std::shared_ptr<const void>>& owners_;
+  bool check_scales_;
 };
 
 }  // namespace dsv3::inline DSV3_ISA::io

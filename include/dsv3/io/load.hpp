@@ -18,6 +18,9 @@ namespace dsv3::inline DSV3_ISA::io {
 struct LoadOptions {
   /// Called after each tensor with the number bound so far and the number there are.
   std::function<void(Index bound, Index total)> progress;
+  /// Looks at every scale of fp8 weights for NaN and infinity. That reads a page for each such tensor: switch it off to open a very large
+  /// checkpoint from slow storage at once.
+  bool check_scales = true;
   /// Looks at every weight for NaN and infinity, which reads all files. Without it such weights are noticed when a block's output is not
   /// finite.
   bool check_values = false;
@@ -124,7 +127,7 @@ Mismatch compare(const Model<P>& model, const CheckpointFiles& files) {
 template <class P>
 Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
   std::vector<std::shared_ptr<const void>> owners = files.owners();
-  Binder binder(files, owners);
+  Binder binder(files, owners, options.check_scales);
   Index total = 0, bound = 0;
   Model<P>::for_each_tensor(model, [&](const std::string&, auto&) { ++total; });
   const Mismatch mismatch = detail::match(model, files, [&](const Tensor& tensor, auto& parameter) {
@@ -145,16 +148,22 @@ template <class P = DeepSeekV3>
 Model<P> load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
   const Config declared = read_config(folder);
   const auto files = CheckpointFiles::open(folder);
-  Model<P> model(present_config(declared, files));
+  const Config config = present_config(declared, files);
+  // Before anything is built for a configuration that these files cannot be meant for.
+  const Index experts = (config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts * 3;
+  require(experts <= 10000 + 4 * static_cast<Index>(files.tensors().size()), folder.string(), ": config.json describes ", experts,
+          " expert tensors, the files hold ", files.tensors().size(), " tensors in all");
+  Model<P> model(config);
   const Mismatch mismatch = bind(model, files, options);
   require(mismatch.empty(), folder.string(), ": the checkpoint does not fit the model that its config.json describes:", mismatch.text());
   return model;
 }
 
-/// f(policy) with the bundle of the published family that `config` belongs to: DeepSeekV2 or DeepSeekV3.
+/// f(policy) with the bundle of the published family that `config` belongs to: DeepSeekV2, DeepSeekV3 or DeepSeekV3Halves.
 template <class F>
 decltype(auto) with_policy(const Config& config, F&& f) {
   if (config.scoring_func == router::Score::softmax) return f(DeepSeekV2{});
+  if (!config.rope_interleave) return f(DeepSeekV3Halves{});
   return f(DeepSeekV3{});
 }
 

@@ -107,7 +107,9 @@ inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const 
 template <class Source>
 void write_safetensors(const std::filesystem::path& target, std::vector<TensorSpec> specs, Source&& source,
                        const std::map<std::string, std::string>& metadata = pytorch_metadata()) {
-  std::ranges::stable_sort(specs, std::ranges::greater{}, [](const TensorSpec& spec) { return size(spec.dtype); });
+  std::ranges::sort(specs, [](const TensorSpec& a, const TensorSpec& b) {
+    return size(a.dtype) != size(b.dtype) ? size(a.dtype) > size(b.dtype) : a.name < b.name;
+  });
   AtomicFile file(target);
   file.write(detail::safetensors_head(specs, metadata));
   for (const TensorSpec& spec : specs) {

@@ -88,7 +88,7 @@ void save(const Model<P>& model, const std::filesystem::path& folder, const Save
   Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, const T& parameter) {
     if constexpr (requires { parameter.view; }) {
       visit_weight(parameter.view, [&](const auto& w) { detail::add_outgoing(tensors, name, w); });
-      fp8 = fp8 || is_scaled(parameter.view);
+      fp8 = fp8 || is_fp8(parameter.view);
     } else {
       require(parameter.values.size() == parameter.length, "save: ", name, " is not bound to any memory");
       auto t = detail::outgoing(name, Dtype::F32, parameter.values.data(), 1, parameter.length, parameter.length);

@@ -23,10 +23,10 @@ struct Product {
 
 namespace detail {
 
-inline constexpr Index panel_rows = 16;        // rows of W a task takes where it decodes them to memory
+inline constexpr Index panel_rows = 16;         // rows of W a task takes where it decodes them to memory
 inline constexpr Index stream_bytes = 1 << 18;  // codes a task takes where it decodes them in registers
-inline constexpr Index panel_columns = 128;    // columns of W a task of linear_transposed takes: one block of scales
-inline constexpr Index decode_once_from = 5;   // rows of x from which a panel of W is decoded to memory first
+inline constexpr Index panel_columns = 128;     // columns of W a task of linear_transposed takes: one block of scales
+inline constexpr Index decode_once_from = 5;    // rows of x from which a panel of W is decoded to memory first
 
 template <class Arch, int M, ElementView W>
 void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy) {
@@ -56,10 +56,14 @@ template <class Arch, ElementView W>
 void stream_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   static_assert(decode_once_from == 5);
   switch (x.rows()) {
-    case 1: return stream_nt<Arch, 1>(x.data(), x.outerStride(), w, y, ldy);
-    case 2: return stream_nt<Arch, 2>(x.data(), x.outerStride(), w, y, ldy);
-    case 3: return stream_nt<Arch, 3>(x.data(), x.outerStride(), w, y, ldy);
-    default: return stream_nt<Arch, 4>(x.data(), x.outerStride(), w, y, ldy);
+    case 1:
+      return stream_nt<Arch, 1>(x.data(), x.outerStride(), w, y, ldy);
+    case 2:
+      return stream_nt<Arch, 2>(x.data(), x.outerStride(), w, y, ldy);
+    case 3:
+      return stream_nt<Arch, 3>(x.data(), x.outerStride(), w, y, ldy);
+    default:
+      return stream_nt<Arch, 4>(x.data(), x.outerStride(), w, y, ldy);
   }
 }
 
@@ -67,7 +71,8 @@ void stream_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
 template <WeightView W>
 Index task_rows(const Product<W>& p) {
   if (p.x.rows() >= decode_once_from) return panel_rows;
-  const Index row_bytes = visit_weight(p.w, []<class V>(const V& w) { return w.cols * static_cast<Index>(sizeof(typename V::Storage::Codec::Code)); });
+  const Index row_bytes =
+      visit_weight(p.w, []<class V>(const V& w) { return w.cols * static_cast<Index>(sizeof(typename V::Storage::Codec::Code)); });
   return std::clamp(stream_bytes / std::max(row_bytes, Index{1}) / panel_rows * panel_rows, panel_rows, Index{1024});
 }
 
@@ -85,6 +90,15 @@ void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, Matr
   Index t = 0;
   for (; t + 4 <= x.rows(); t += 4) row_of_tiles_nn<Arch, 4>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
   for (; t < x.rows(); ++t) row_of_tiles_nn<Arch, 1>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
+}
+
+/// Columns that a task of linear_transposed takes: within one block of scales.
+template <WeightView W>
+Index panel_width(const W& w) {
+  return visit_weight(w, []<class V>(const V&) {
+    static_assert(V::Storage::k_block % 16 == 0, "a block of scales must be whole vectors wide");
+    return std::min(panel_columns, V::Storage::k_block);
+  });
 }
 
 /// Runs f(product, panel, worker) for every panel of every product as one parallel loop; panels(product) counts a product's.
@@ -138,18 +152,21 @@ void linear(Context& ctx, ConstMatrixView<float> x, const W& w, MatrixView<float
   grouped_linear<Arch, W>(ctx, {&product, 1});
 }
 
+/// The same with float weights w [N, K] in memory.
+template <class Arch = simd::DefaultArch>
+void linear(Context& ctx, ConstMatrixView<float> x, ConstMatrixView<float> w, MatrixView<float> y) {
+  linear<Arch>(ctx, x, F32::View{w.data(), w.rows(), w.cols(), w.outerStride()}, y);
+}
+
 /// y = x W for every product of the group: x [T, N], w [N, K], y [T, K]. One parallel loop over the columns of all weights.
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) {
   for ([[maybe_unused]] const auto& p : group) assert(p.x.cols() == rows(p.w) && p.y.cols() == cols(p.w) && p.x.rows() == p.y.rows());
   detail::for_each_panel<W>(
-      ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_columns - 1) / detail::panel_columns; },
+      ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_width(p.w) - 1) / detail::panel_width(p.w); },
       [&](const Product<W>& p, Index panel, int) {
-        const Index begin = panel * detail::panel_columns, end = std::min(begin + detail::panel_columns, p.y.cols());
-        visit_weight(p.w, [&]<class V>(const V& w) {
-          static_assert(V::Storage::k_block % detail::panel_columns == 0, "a panel's columns share one block of scales");
-          detail::panel_nn<Arch>(p.x, w, begin, end, p.y);
-        });
+        const Index begin = panel * detail::panel_width(p.w), end = std::min(begin + detail::panel_width(p.w), p.y.cols());
+        visit_weight(p.w, [&](const auto& w) { detail::panel_nn<Arch>(p.x, w, begin, end, p.y); });
       });
 }
 

@@ -11,8 +11,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Rows of a weight that have been decoded to floats [rows, cols], still to be multiplied by scales. They stand in for the weight itself where
-/// many rows of x share the cost of decoding.
+/// Rows of a weight that have been decoded to floats [rows, cols], still to be multiplied by scales. They stand in for the weight itself
+/// where many rows of x share the cost of decoding.
 template <ElementView W, class Arch>
 struct DecodedRows {
   using Group = codec::DecodeGroup<typename W::Storage::Codec, Arch>;
@@ -62,9 +62,9 @@ DecodedRows<W, Arch> decode_unscaled(const W& w, float* data) {
   return {data, w.rows, w.cols, w.cols, w};
 }
 
-/// y[m, n] = sum_k x[m, k] W[first + n, k] for an M x N tile; x rows are ldx apart, y rows ldy. Codes `ahead` elements behind those in use are
-/// prefetched, unless it is 0.
-/// Each block of k_block products is summed in one vector, times its scale added to a second one, which is summed over its lanes.
+/// y[m, n] = sum_k x[m, k] W[first + n, k] for an M x N tile; x rows are ldx apart, y rows ldy. Codes `ahead` elements behind those in use
+/// are prefetched, unless it is 0. Each block of k_block products is summed in one vector, times its scale added to a second one, which is
+/// summed over its lanes.
 template <class Arch, int M, int N, ElementView W>
 void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
@@ -72,64 +72,59 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, float* y, Index
   using C = typename S::Codec;
   using Group = codec::DecodeGroup<C, Arch>;
   constexpr Index step = simd::width<Arch>;
-  Floats total[M][N];  // plain arrays, indexed by int
-  for (auto& row : total) std::fill_n(row, N, Floats(0.0f));
+  Floats total[M][N];  // plain arrays, indexed by constants: they live in registers
+  simd::unroll<M>([&](auto m) { simd::unroll<N>([&](auto n) { total[m][n] = Floats(0.0f); }); });
   const typename C::Code* codes[N];
-  for (int n = 0; n < N; ++n) codes[n] = w.row(first + n);
+  simd::unroll<N>([&](auto n) { codes[n] = w.row(first + n); });
 
   for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
     const Index end = std::min(k0 + S::k_block, w.cols);
     Floats part[M][N];
-    for (auto& row : part) std::fill_n(row, N, Floats(0.0f));
-    const auto add = [&](const Floats* wk, Index k) {  // one vector of each row of W
-      for (int m = 0; m < M; ++m) {
-        const Floats xk = simd::load<Arch>(x + m * ldx + k);
-        for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
-      }
-    };
+    simd::unroll<M>([&](auto m) { simd::unroll<N>([&](auto n) { part[m][n] = Floats(0.0f); }); });
     Index k = k0;
     if constexpr (Group::vectors > 1) {
       for (; k + Group::vectors * step <= end; k += Group::vectors * step)
-        for (int n = 0; n < N; ++n) {
+        simd::unroll<N>([&](auto n) {
           if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
           const auto wk = Group::load(codes[n] + k);
-          for (int v = 0; v < Group::vectors; ++v)
-            for (int m = 0; m < M; ++m)
-              part[m][n] = simd::fma<Arch>(simd::load<Arch>(x + m * ldx + k + v * step), wk[static_cast<std::size_t>(v)], part[m][n]);
-        }
+          simd::unroll<Group::vectors>([&](auto v) {
+            simd::unroll<M>([&](auto m) {
+              part[m][n] = simd::fma<Arch>(simd::load<Arch>(x + m * ldx + k + v * step), wk[static_cast<std::size_t>(v())], part[m][n]);
+            });
+          });
+        });
     }
     const Floats per_unit(1 / Group::unit);
     for (; k + step <= end; k += step) {
       Floats wk[N];
-      for (int n = 0; n < N; ++n) {
+      simd::unroll<N>([&](auto n) {
         if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
         wk[n] = C::template load<Arch>(codes[n] + k);
         if constexpr (Group::unit != 1) wk[n] *= per_unit;
-      }
-      add(wk, k);
+      });
+      simd::unroll<M>([&](auto m) {
+        const Floats xk = simd::load<Arch>(x + m * ldx + k);
+        simd::unroll<N>([&](auto n) { part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]); });
+      });
     }
     if (k < end) {
-      Floats wk[N];
-      for (int n = 0; n < N; ++n) {
-        wk[n] = codec::load_partial<C, Arch>(codes[n] + k, end - k);
-        if constexpr (Group::unit != 1) wk[n] *= per_unit;
-      }
-      for (int m = 0; m < M; ++m) {
-        const Floats xk = simd::load_partial<Arch>(x + m * ldx + k, end - k);
-        for (int n = 0; n < N; ++n) part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]);
-      }
+      simd::unroll<N>([&](auto n) {
+        Floats wk = codec::load_partial<C, Arch>(codes[n] + k, end - k);
+        if constexpr (Group::unit != 1) wk *= per_unit;
+        simd::unroll<M>([&](auto m) { part[m][n] = simd::fma<Arch>(simd::load_partial<Arch>(x + m * ldx + k, end - k), wk, part[m][n]); });
+      });
     }
-    for (int n = 0; n < N; ++n) {
+    simd::unroll<N>([&](auto n) {
       const Floats scale(w.scale(first + n, k0) * Group::unit);
-      for (int m = 0; m < M; ++m)
+      simd::unroll<M>([&](auto m) {
         if constexpr (S::scaled || Group::unit != 1)
           total[m][n] = simd::fma<Arch>(part[m][n], scale, total[m][n]);
         else
           total[m][n] += part[m][n];
-    }
+      });
+    });
   }
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) y[m * ldy + n] = simd::sum<Arch>(total[m][n]);
+  simd::unroll<M>([&](auto m) { simd::unroll<N>([&](auto n) { y[m * ldy + n] = simd::sum<Arch>(total[m][n]); }); });
 }
 
 /// `Vectors` vectors of codes, of which the last holds `cut` elements, as values divided by DecodeGroup's unit.
@@ -144,10 +139,11 @@ void load_vectors(const typename C::Code* codes, Index cut, simd::Floats<Arch>* 
       return;
     }
   }
-  for (int v = 0; v < Vectors; ++v) {
-    out[v] = v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
+  simd::unroll<Vectors>([&](auto v) {
+    out[v] =
+        v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
     if constexpr (Group::unit != 1) out[v] *= simd::Floats<Arch>(1 / Group::unit);
-  }
+  });
 }
 
 /// y[m, k] = sum_n x[m, n] W[n, k] for M rows and the `Vectors` vectors of columns from `column`, of which the last may be cut at w.cols.
@@ -160,38 +156,39 @@ void tile_nn(const float* x, Index ldx, const W& w, Index column, float* y, Inde
   constexpr Index step = simd::width<Arch>;
   const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector
   Floats total[M][Vectors];
-  for (auto& row : total) std::fill_n(row, Vectors, Floats(0.0f));
+  simd::unroll<M>([&](auto m) { simd::unroll<Vectors>([&](auto v) { total[m][v] = Floats(0.0f); }); });
 
   for (Index n0 = 0; n0 < w.rows;) {
     const Index end = w.uniform_rows(n0);
     Floats part[M][Vectors];
-    for (auto& row : part) std::fill_n(row, Vectors, Floats(0.0f));
+    simd::unroll<M>([&](auto m) { simd::unroll<Vectors>([&](auto v) { part[m][v] = Floats(0.0f); }); });
     for (Index n = n0; n < end; ++n) {
-      const auto* codes = w.row(n) + column;
       Floats wn[Vectors];
-      load_vectors<Arch, Vectors, C>(codes, cut, wn);
-      for (int m = 0; m < M; ++m) {
+      load_vectors<Arch, Vectors, C>(w.row(n) + column, cut, wn);
+      simd::unroll<M>([&](auto m) {
         const Floats xn(x[m * ldx + n]);
-        for (int v = 0; v < Vectors; ++v) part[m][v] = simd::fma<Arch>(xn, wn[v], part[m][v]);
-      }
+        simd::unroll<Vectors>([&](auto v) { part[m][v] = simd::fma<Arch>(xn, wn[v], part[m][v]); });
+      });
     }
     const Floats scale(w.scale(n0, column) * codec::DecodeGroup<C, Arch>::unit);
-    for (int m = 0; m < M; ++m)
-      for (int v = 0; v < Vectors; ++v)
+    simd::unroll<M>([&](auto m) {
+      simd::unroll<Vectors>([&](auto v) {
         if constexpr (S::scaled || codec::DecodeGroup<C, Arch>::unit != 1)
           total[m][v] = simd::fma<Arch>(part[m][v], scale, total[m][v]);
         else
           total[m][v] += part[m][v];
+      });
+    });
     n0 = end;
   }
-  for (int m = 0; m < M; ++m) {
+  simd::unroll<M>([&](auto m) {
     float* row = y + m * ldy + column;
-    for (int v = 0; v < Vectors - 1; ++v) total[m][v].store_unaligned(row + v * step);
+    simd::unroll<Vectors - 1>([&](auto v) { total[m][v].store_unaligned(row + v * step); });
     if (cut == step)
       total[m][Vectors - 1].store_unaligned(row + (Vectors - 1) * step);
     else
       simd::store_partial<Arch>(row + (Vectors - 1) * step, total[m][Vectors - 1], cut);
-  }
+  });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

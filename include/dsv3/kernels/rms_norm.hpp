@@ -4,7 +4,7 @@
 #include <cassert>
 #include <cmath>
 
-#include "dsv3/core/matrix.hpp"
+#include "dsv3/core/context.hpp"
 #include "dsv3/simd/math.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
@@ -20,9 +20,10 @@ void rms_norm_row(const float* x, const float* w, Index n, float eps, float* y) 
 
 /// The same for every row of x [T, n]; w [n], y [T, n]. y may be x.
 template <class Arch = simd::DefaultArch>
-void rms_norm(ConstMatrixView<float> x, const Vector<float>& w, float eps, MatrixView<float> y) {
+void rms_norm(Context& ctx, ConstMatrixView<float> x, const Vector<float>& w, float eps, MatrixView<float> y) {
   assert(x.cols() == w.size() && y.rows() == x.rows() && y.cols() == x.cols());
-  for (Index t = 0; t < x.rows(); ++t) rms_norm_row<Arch>(x.row_data(t), w.data(), x.cols(), eps, y.row_data(t));
+  ctx.parallel_for(x.rows(), x.size() * 2,
+                   [&](Index t, int) { rms_norm_row<Arch>(x.row_data(t), w.data(), x.cols(), eps, y.row_data(t)); });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

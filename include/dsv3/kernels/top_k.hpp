@@ -42,22 +42,20 @@ struct SumOfTopTwo {
       else if (z > second)
         second = z;
     }
-    return first + second;
+    return group.size() > 1 ? first + second : first;
   }
 };
 struct Largest {
   static float score(std::span<const float> group) { return *std::max_element(group.begin(), group.end()); }
 };
 
-inline constexpr Index most_groups = 256;
-
 /// Sets every score outside the `keep` best of `groups` equal groups to -infinity (never 0: scores with a bias can be negative).
 /// `best` [keep] is scratch and receives the groups kept.
 template <class GroupScore>
 void limit_groups(std::span<float> scores, Index groups, std::span<int> best) {
   const auto size = scores.size() / static_cast<std::size_t>(groups);
-  std::array<float, most_groups> judged;
-  assert(groups <= most_groups && size * static_cast<std::size_t>(groups) == scores.size());
+  std::array<float, router::most_groups> judged;
+  assert(groups <= router::most_groups && size * static_cast<std::size_t>(groups) == scores.size());
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) judged[g] = GroupScore::score(scores.subspan(g * size, size));
   top_k(std::span<const float>(judged).first(static_cast<std::size_t>(groups)), best);
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)

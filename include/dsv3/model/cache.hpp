@@ -20,13 +20,16 @@ class Cache {
   using Layer = typename P::template Attention<P>::Cache;
 
   Cache(const Config& c, Index mtp_modules, CacheOptions options)
-      : max_tokens_(options.max_tokens), mtp_tokens_(static_cast<std::size_t>(mtp_modules)) {
+      : config_(c), max_tokens_(options.max_tokens), mtp_tokens_(static_cast<std::size_t>(mtp_modules)) {
     require(options.max_tokens >= 1, "cache: expected room for at least 1 token, got ", options.max_tokens);
     layers_.reserve(static_cast<std::size_t>(c.num_hidden_layers));
     for (Index i = 0; i < c.num_hidden_layers; ++i) layers_.emplace_back(c, options.max_tokens);
     for (Index i = 0; i < mtp_modules; ++i) mtp_.emplace_back(c, options.max_tokens);
   }
 
+  /// The model that it was made for.
+  const Config& config() const { return config_; }
+  Index mtp_modules() const { return static_cast<Index>(mtp_.size()); }
   /// Tokens held, and how many can be.
   Index size() const { return tokens_; }
   Index max_tokens() const { return max_tokens_; }
@@ -49,6 +52,7 @@ class Cache {
   void advance_mtp(Index k, Index n) { mtp_tokens_[static_cast<std::size_t>(k)] += n; }
 
  private:
+  Config config_;
   Index max_tokens_, tokens_ = 0;
   std::vector<Layer> layers_, mtp_;
   std::vector<Index> mtp_tokens_;

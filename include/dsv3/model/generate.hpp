@@ -14,7 +14,7 @@ namespace dsv3::inline DSV3_ISA {
 
 struct GenerateOptions {
   Index max_new_tokens = 256;
-  Index prefill_chunk = 512;                      ///< tokens per forward pass of the prompt: bounds scratch memory, never changes a result
+  Index prefill_chunk = 512;  ///< tokens per forward pass of the prompt: bounds scratch memory; changes no bit but under Form::automatic
   std::optional<std::vector<int>> stop_tokens{};  ///< end the text, unreported; default: the configuration's eos_token_id
 };
 

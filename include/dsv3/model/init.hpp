@@ -13,6 +13,7 @@ namespace dsv3::inline DSV3_ISA {
 /// 1, the router's bias 0. The model owns them. The same seed gives the same values on every platform. P::Storage must be able to hold F32.
 template <class P>
 void init_normal(Model<P>& model, std::uint64_t seed, double deviation = 0.006) {
+  static_assert(std::is_constructible_v<typename P::Storage::View, F32::View>, "dsv3: init_normal needs a Storage that can hold F32");
   std::mt19937_64 random(seed);
   // Box-Muller: std::normal_distribution differs between libraries.
   const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };

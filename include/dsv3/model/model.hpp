@@ -4,7 +4,7 @@
 // D], added -> norm -> scores s [T, E], choice by s + b, gates from s -> tokens sorted into expert segments -> gated FFN -> combined with
 // the shared expert, added -> final norm -> logits [T, S]; h and the next token's embedding -> MTP modules.
 //
-// Loading weights is io/checkpoint.hpp, producing text is model/generate.hpp.
+// Loading weights is io/load.hpp, producing text is model/generate.hpp.
 #pragma once
 
 #include <memory>
@@ -50,6 +50,12 @@ class Model {
 
   const Config& config() const { return config_; }
   std::vector<Block>& blocks() { return blocks_; }
+  /// f(attention) for the attention of every block and MTP module.
+  template <class F>
+  void for_each_attention(F&& f) {
+    for (Block& block : blocks_) f(block.attention());
+    for (Mtp& module : mtp_) f(module.block().attention());
+  }
   Index mtp_modules() const { return static_cast<Index>(mtp_.size()); }
 
   Cache make_cache(CacheOptions options = {}) const { return Cache(config_, mtp_modules(), options); }
@@ -99,7 +105,7 @@ class Model {
     embed(ctx, batch, e);
     lay_out(batch, segments, [&](Cache& c) { return std::pair(c.mtp_size(k), &c.mtp_layer(k)); });
     const bool normed = k == 0 && P::mtp_input == MtpInput::after_final_norm;
-    if (normed) norm_.forward(h, out);
+    if (normed) norm_.forward(ctx, h, out);
     module.forward(ctx, e, normed ? ConstMatrixView<float>(out) : h, segments, out, tape);
     check_finite(out, config_.num_hidden_layers + k);
     for (const Sequence& s : batch) s.cache->advance_mtp(k, static_cast<Index>(s.ids.size()));
@@ -139,9 +145,10 @@ class Model {
       require(P::Router::kind == c.scoring_func, "Model: scoring_func: this policy's router computes ", name(P::Router::kind),
               " scores, the configuration (", c.model_type, ") asks for ", name(c.scoring_func),
               "; DeepSeek-V2 models are Model<DeepSeekV2>, later ones Model<DeepSeekV3>");
-    require(c.rope_interleave == std::is_same_v<typename P::RopePairing, rope::Neighbours> ||
-                !std::is_same_v<typename P::RopePairing, rope::Neighbours>,
-            "Model: rope_interleave: the configuration pairs halves of the channels, this policy neighbours");
+    constexpr bool neighbours = std::is_same_v<typename P::RopePairing, rope::Neighbours>,
+                   halves = std::is_same_v<typename P::RopePairing, rope::Halves>;
+    require(c.rope_interleave ? !halves : !neighbours, "Model: rope_interleave: the configuration pairs ",
+            c.rope_interleave ? "neighbouring channels" : "halves of the channels", ", this policy does not");
     return c;
   }
   static const char* name(router::Score s) { return s == router::Score::sigmoid ? "sigmoid" : "softmax"; }
@@ -155,7 +162,7 @@ class Model {
            shape_string({logits.rows(), logits.cols()}));
     auto scope = ctx.scratch();
     auto normed = scope.template matrix<float>(h.rows(), h.cols());
-    norm.forward(h, normed);
+    norm.forward(ctx, h, normed);
     kernels::linear<typename P::Arch>(ctx, normed, head(), logits);
   }
 
@@ -171,6 +178,8 @@ class Model {
       const auto& [ids, cache] = batch[i];
       const auto n = static_cast<Index>(ids.size());
       require(cache != nullptr, "Model: sequence ", i, " of the batch has no cache");
+      require(cache->config() == config_ && cache->mtp_modules() == mtp_modules(), "Model: the cache of sequence ", i,
+              " belongs to another model");
       for (std::size_t j = 0; j < i; ++j)
         require(batch[j].cache != cache, "Model: sequences ", j, " and ", i, " of the batch share one cache");
       require(held(batch[i]) + n <= cache->max_tokens(), "Model: the cache of sequence ", i, " has room for ", cache->max_tokens(),

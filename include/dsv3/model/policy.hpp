@@ -48,14 +48,16 @@ struct DeepSeekV2 : DeepSeekV3 {
   using Router = router::SoftmaxTopK;
 };
 
+/// DeepSeek-V3 for checkpoints that pair halves of the rotary channels (rope_interleave false).
+struct DeepSeekV3Halves : DeepSeekV3 {
+  using RopePairing = rope::Halves;
+};
+
 namespace detail {
 template <class P>
 struct PolicyCheck {
   static_assert(
-      requires {
-        typename P::Arch;
-        requires xsimd::has_simd_register<float, typename P::Arch>::value || true;
-      },
+      requires { requires simd::is_arch<typename P::Arch>; },
       "dsv3: a policy bundle needs an Arch: an xsimd architecture (inherit from dsv3::DeepSeekV3)");
   static_assert(Storage<typename P::Storage>,
                 "dsv3: P::Storage must have a View that is an ElementView, or be OneOf several (quant/storage.hpp)");
@@ -68,9 +70,9 @@ struct PolicyCheck {
   static_assert(router::Router<typename P::Router>,
                 "dsv3: P::Router must have Choice route(const router::Config&, std::span<const float> logits, std::span<const float> bias) "
                 "const (modules/router.hpp)");
-  static_assert(
-      Norm<typename P::template Norm<P>>,
-      "dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(x, y) const and for_each_tensor (modules/norm.hpp)");
+  static_assert(Norm<typename P::template Norm<P>>,
+                "dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(ctx, x, y) const and for_each_tensor "
+                "(modules/norm.hpp)");
   static_assert(Attention<typename P::template Attention<P>>,
                 "dsv3: P::Attention<P> must have a Cache, a constructor from const Config&, forward(ctx, x, segments, y) const and "
                 "for_each_tensor (modules/attention_concept.hpp)");
@@ -83,6 +85,10 @@ struct PolicyCheck {
   static_assert(FeedForward<typename P::template FeedForward<P>>,
                 "dsv3: P::FeedForward<P> must have a constructor from const Config&, forward(ctx, x, y, layer, tape) const and "
                 "for_each_tensor (modules/moe.hpp)");
+  static_assert(std::constructible_from<typename P::template Block<P>, const Config&, Index>,
+                "dsv3: P::Block<P> must have a constructor from (const Config&, layer); modules/block.hpp is the example");
+  static_assert(std::constructible_from<typename P::template Mtp<P>, const Config&, Index>,
+                "dsv3: P::Mtp<P> must have a constructor from (const Config&, layer); modules/mtp.hpp is the example");
   static constexpr bool value = true;
 };
 }  // namespace detail

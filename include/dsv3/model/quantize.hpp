@@ -19,7 +19,7 @@ template <class P, class Chosen = bool (*)(const std::string&)>
 void quantize_fp8(Context& ctx, Model<P>& model, ScaleFormat format = ScaleFormat::float32, Chosen&& chosen = is_published_as_fp8) {
   Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
     if constexpr (requires { parameter.view; }) {
-      if (!chosen(name) || is_scaled(parameter.view)) return;
+      if (!chosen(name) || is_fp8(parameter.view)) return;
       Matrix<float> w(parameter.rows, parameter.cols);
       visit_weight(parameter.view, [&](const auto& stored) {
         ctx.parallel_for(stored.rows, w.size(), [&](Index i, int) { decode_row<typename P::Arch>(stored, i, w.row(i).data()); });

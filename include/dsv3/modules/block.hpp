@@ -32,11 +32,11 @@ class Block {
     auto scope = ctx.scratch();
     auto normed = scope.matrix<float>(x.rows(), x.cols());
     auto added = scope.matrix<float>(x.rows(), x.cols());
-    input_norm_.forward(x, normed);
+    input_norm_.forward(ctx, x, normed);
     attention_.forward(ctx, normed, segments, added);
     if constexpr (T::enabled) tape.record(layer_, "attn", ConstMatrixView<float>(added));
     x += added;
-    post_norm_.forward(x, normed);
+    post_norm_.forward(ctx, x, normed);
     if (const auto* dense = std::get_if<Dense>(&ffn_)) {
       const FfnJob<Dense> job{dense, normed, added};
       Dense::forward_group(ctx, {&job, 1});

@@ -43,10 +43,12 @@ class GatedFfn {
     for (std::size_t i = 0; i < n; ++i) {
       const auto& [ffn, x, y] = jobs[i];
       const auto& w = ffn->gate_proj_.weight();
+      const auto& up = ffn->up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, w);
       const Index inner = ffn->gate_proj_.out_features();
       std::construct_at(&products[2 * i], Product{input, w, scope.matrix<float>(x.rows(), inner)});
-      std::construct_at(&products[2 * i + 1], Product{input, ffn->up_proj_.weight(), scope.matrix<float>(x.rows(), inner)});
+      std::construct_at(&products[2 * i + 1], Product{is_fp8(w) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), up,
+                                                      scope.matrix<float>(x.rows(), inner)});
     }
     kernels::grouped_linear<typename P::Arch, View>(ctx, products);
     for (std::size_t i = 0; i < n; ++i) {

@@ -57,13 +57,18 @@ class Mla {
     auto o = scope.matrix<float>(x.rows(), heads_ * value_);
     project_queries(ctx, x, q);
     append_to_caches(ctx, x, segments, q);
-    for (const auto& s : segments) {
-      if (s.count == 0) continue;
-      const bool absorbed = form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
-      if (absorbed)
-        attend_absorbed(ctx, s, q.slice(s.begin, s.count), o.slice(s.begin, s.count));
-      else
-        attend_expanded(ctx, s, q.slice(s.begin, s.count), o.slice(s.begin, s.count));
+    const auto absorbed = [&](const Segment<Cache>& s) {
+      return form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
+    };
+    for (auto s = segments.begin(); s != segments.end();) {
+      auto end = s + 1;
+      if (absorbed(*s)) {
+        while (end != segments.end() && absorbed(*end) && end->begin == (end - 1)->begin + (end - 1)->count) ++end;
+        attend_absorbed(ctx, {s, end}, q, o);
+      } else if (s->count > 0) {
+        attend_expanded(ctx, *s, q.slice(s->begin, s->count), o.slice(s->begin, s->count));
+      }
+      s = end;
     }
     o_proj_.forward(ctx, o, y);
   }
@@ -100,7 +105,7 @@ class Mla {
     auto scope = ctx.scratch();
     auto c_q = scope.matrix<float>(x.rows(), q_proj_.in_features());
     query_rank_->a_proj.forward(ctx, x, c_q);
-    query_rank_->a_norm.forward(c_q, c_q);
+    query_rank_->a_norm.forward(ctx, c_q, c_q);
     q_proj_.forward(ctx, c_q, q);
   }
 
@@ -109,7 +114,7 @@ class Mla {
     auto scope = ctx.scratch();
     auto kv = scope.matrix<float>(x.rows(), rank_ + rope_dim_);
     kv_a_proj_.forward(ctx, x, kv);
-    kv_a_norm_.forward(kv.columns(0, rank_), kv.columns(0, rank_));
+    kv_a_norm_.forward(ctx, kv.columns(0, rank_), kv.columns(0, rank_));
     auto angles = scope.matrix<float>(ctx.workers(), rope_dim_);
     for (const auto& s : segments)
       ctx.parallel_for(s.count, s.count * (heads_ * rope_dim_ + rank_) * 4, [&](Index i, int worker) {
@@ -123,34 +128,37 @@ class Mla {
       });
   }
 
-  // spec A11: q~_h = W_UK,h^T q_nope; o_h = W_UV,h (sum over tokens of p c_kv).
-  void attend_absorbed(Context& ctx, const Segment<Cache>& s, MatrixView<float> q, MatrixView<float> o) const {
+  // spec A11: q~_h = W_UK,h^T q_nope; o_h = W_UV,h (sum over tokens of p c_kv). The segments' rows follow one another, so that W_UK and
+  // W_UV are read once for all of them.
+  void attend_absorbed(Context& ctx, std::span<const Segment<Cache>> segments, MatrixView<float> q, MatrixView<float> o) const {
     auto scope = ctx.scratch();
-    auto latent_q = scope.matrix<float>(s.count, heads_ * rank_);
-    auto latent_o = scope.matrix<float>(s.count, heads_ * rank_);
+    const Index begin = segments.front().begin, rows = segments.back().begin + segments.back().count - begin, head = nope_ + rope_dim_;
+    auto latent_q = scope.matrix<float>(rows, heads_ * rank_);
+    auto latent_o = scope.matrix<float>(rows, heads_ * rank_);
     const auto products = scope.array<kernels::Product<View>>(heads_);
-    const Index head = nope_ + rope_dim_;
     for (Index h = 0; h < heads_; ++h)
       std::construct_at(&products[static_cast<std::size_t>(h)],
-                        kernels::Product<View>{q.columns(h * head, nope_), w_uk(h), latent_q.columns(h * rank_, rank_)});
+                        kernels::Product<View>{q.slice(begin, rows).columns(h * head, nope_), w_uk(h), latent_q.columns(h * rank_, rank_)});
     kernels::grouped_linear_transposed<Arch, View>(ctx, products);
 
-    const kernels::KeysValues kv{s.cache->c_kv(s.position + s.count), s.cache->k_pe(s.position + s.count),
-                                 s.cache->c_kv(s.position + s.count)};
     auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(rank_));
     const Index tiles = (heads_ + kernels::attention_tile - 1) / kernels::attention_tile;
-    const Index work = s.count * heads_ * (s.position + s.count) * (2 * rank_ + rope_dim_);
-    ctx.parallel_for(s.count * tiles, work, [&](Index task, int worker) {
-      const Index t = task / tiles, h = task % tiles * kernels::attention_tile, rows = std::min(kernels::attention_tile, heads_ - h);
-      const ConstMatrixView<float> q_nope(latent_q.row_data(t) + h * rank_, rows, rank_);
-      const ConstMatrixView<float> q_pe(q.row_data(t) + h * head + nope_, rows, rope_dim_, head);
-      kernels::attend<Arch>({q_nope, q_pe, s.position + t + 1, 0}, kv, scale_, {latent_o.row_data(t) + h * rank_, rows, rank_},
-                            scratch.row_data(worker));
-    });
+    for (const auto& s : segments) {
+      const Index tokens = s.position + s.count;
+      const kernels::KeysValues kv{s.cache->c_kv(tokens), s.cache->k_pe(tokens), s.cache->c_kv(tokens)};
+      ctx.parallel_for(s.count * tiles, s.count * heads_ * tokens * (2 * rank_ + rope_dim_), [&](Index task, int worker) {
+        const Index t = task / tiles, h = task % tiles * kernels::attention_tile, count = std::min(kernels::attention_tile, heads_ - h);
+        const Index row = s.begin - begin + t;
+        const ConstMatrixView<float> q_nope(latent_q.row_data(row) + h * rank_, count, rank_);
+        const ConstMatrixView<float> q_pe(q.row_data(s.begin + t) + h * head + nope_, count, rope_dim_, head);
+        kernels::attend<Arch>({q_nope, q_pe, s.position + t + 1, 0}, kv, scale_, {latent_o.row_data(row) + h * rank_, count, rank_},
+                              scratch.row_data(worker));
+      });
+    }
 
     for (Index h = 0; h < heads_; ++h)
-      std::construct_at(&products[static_cast<std::size_t>(h)],
-                        kernels::Product<View>{latent_o.columns(h * rank_, rank_), w_uv(h), o.columns(h * value_, value_)});
+      std::construct_at(&products[static_cast<std::size_t>(h)], kernels::Product<View>{latent_o.columns(h * rank_, rank_), w_uv(h),
+                                                                                       o.slice(begin, rows).columns(h * value_, value_)});
     kernels::grouped_linear<Arch, View>(ctx, products);
   }
 

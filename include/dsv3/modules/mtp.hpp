@@ -30,8 +30,8 @@ class Mtp {
     auto scope = ctx.scratch();
     const Index d = h.cols();
     auto both = scope.matrix<float>(h.rows(), 2 * d);  // embedding first, though the report writes the state first
-    enorm_.forward(e, both.columns(0, d));
-    hnorm_.forward(h, both.columns(d, d));
+    enorm_.forward(ctx, e, both.columns(0, d));
+    hnorm_.forward(ctx, h, both.columns(d, d));
     eh_proj_.forward(ctx, both, out);
     block_.forward(ctx, out, segments, tape);
   }

@@ -6,11 +6,11 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Constructible from (channels, eps); forward(x, y) normalises rows, y may be x.
+/// Constructible from (channels, eps); forward(ctx, x, y) normalises rows, y may be x.
 template <class N>
 concept Norm = std::constructible_from<N, Index, double> && HasTensors<N> &&
-    requires(const N& n, ConstMatrixView<float> x, MatrixView<float> y) {
-  n.forward(x, y);
+    requires(const N& n, Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) {
+  n.forward(ctx, x, y);
 };
 
 /// x / sqrt(mean(x^2) + eps) * w (spec A2).
@@ -19,7 +19,9 @@ class RmsNorm {
  public:
   RmsNorm(Index channels, double eps) : weight_{channels}, eps_(static_cast<float>(eps)) {}
 
-  void forward(ConstMatrixView<float> x, MatrixView<float> y) const { kernels::rms_norm<typename P::Arch>(x, weight_.values, eps_, y); }
+  void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
+    kernels::rms_norm<typename P::Arch>(ctx, x, weight_.values, eps_, y);
+  }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {

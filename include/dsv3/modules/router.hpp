@@ -11,10 +11,6 @@
 
 namespace dsv3::inline DSV3_ISA::router {
 
-inline constexpr Index most_choices = 64;    ///< experts per token
-inline constexpr Index most_experts = 1024;  ///< routed experts
-inline constexpr Index most_groups = kernels::most_groups;
-
 /// The experts of one token in the order of choice, and their gate weights. Experts are distinct.
 struct Choice {
   Index size = 0;
@@ -57,7 +53,8 @@ struct TopK {
     require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",
             config.top_k, " of ", config.experts, " experts: at most ", most_choices, " of ", most_experts);
     require(config.groups >= 1 && config.groups <= most_groups && config.experts % config.groups == 0 && config.top_groups >= 1 &&
-                config.top_groups <= config.groups,
+                config.top_groups <= config.groups && config.top_k >= 1 &&
+                config.top_k <= config.experts / config.groups * config.top_groups,
             "router: cannot keep ", config.top_groups, " of ", config.groups, " groups of ", config.experts, " experts: at most ",
             most_groups, " groups of equal size");
     require(logits.size() == n && (bias.empty() || bias.size() == n), "router: expected ", n, " logits and as many biases or none, got ",

@@ -32,7 +32,7 @@ template <ScaleFormat Format = ScaleFormat::float32>
 struct Fp8Activations {
   template <WeightView W>
   static ConstMatrixView<float> prepare(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const W& w) {
-    if (!is_scaled(w)) return x;
+    if (!is_fp8(w)) return x;
     auto y = scope.matrix<float>(x.rows(), x.cols());
     ctx.parallel_for(x.rows(), x.size() * 16, [&](Index t, int) { round_activations(x.row_data(t), x.cols(), y.row_data(t), Format); });
     return y;

@@ -1,7 +1,7 @@
 // Floor 2. Decoding codes several vectors at a time, where an instruction set can do it faster than one by one.
 //
-// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes into values divided by `unit`, a power of two that products take up in
-// their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included.
+// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes into values divided by `unit`, a power of two that products take up
+// in their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included.
 #pragma once
 
 #include "dsv3/quant/float8.hpp"
@@ -15,20 +15,21 @@ struct DecodeGroup {
   static std::array<simd::Floats<Arch>, 1> load(const typename C::Code* p) { return {C::template load<Arch>(p)}; }
 };
 
-// An e4m3 code moved to the place of a half's exponent and mantissa is the half of 1/256 of its value, subnormals included, which the processor
-// converts exactly. Only the NaN code would become a number: groups that hold one are decoded the generic way.
+// An e4m3 code moved to the place of a half's exponent and mantissa is the half of 1/256 of its value, subnormals included, which the
+// processor converts exactly. Only the NaN code would become a number: groups that hold one are decoded the generic way.
 namespace detail {
 template <class Arch, std::size_t N>
 std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) {
   std::array<simd::Floats<Arch>, N> out;
-  for (std::size_t v = 0; v < N; ++v) out[v] = E4m3::load<Arch>(p + static_cast<Index>(v) * simd::width<Arch>) * simd::Floats<Arch>(1 / unit);
+  for (std::size_t v = 0; v < N; ++v)
+    out[v] = E4m3::load<Arch>(p + static_cast<Index>(v) * simd::width<Arch>) * simd::Floats<Arch>(1 / unit);
   return out;
 }
 }  // namespace detail
 
 #ifdef __AVX512BW__
 template <class Arch>
-  requires std::is_base_of_v<xsimd::avx512bw, Arch>
+requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
   static constexpr float unit = 256;
@@ -50,8 +51,7 @@ struct DecodeGroup<E4m3, Arch> {
 
 #if defined(__AVX2__) && defined(__F16C__)
 template <class Arch>
-  requires std::is_base_of_v<xsimd::avx2, Arch> && (simd::width<Arch> == 8)
-struct DecodeGroup<E4m3, Arch> {
+requires std::is_base_of_v<xsimd::avx2, Arch> &&(simd::width<Arch> == 8) struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
   static constexpr float unit = 256;
 

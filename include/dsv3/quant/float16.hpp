@@ -60,11 +60,10 @@ struct Float16 {
     const auto code = simd::widen<Arch>(p);
     using Ints = simd::Ints<Arch>;
     const Ints magnitude = code & Ints(0x7fff), sign = (code & Ints(0x8000)) << 16;
-    const Ints exponent_shift = xsimd::select(magnitude >= Ints(0x7c00), Ints(224 << 23), Ints(112 << 23));
-    const Ints normal = (magnitude << 13) + exponent_shift;
-    const auto subnormal = simd::to_float<Arch>(magnitude) * simd::Floats<Arch>(0x1p-24f);
-    const auto value =
-        xsimd::select(simd::to_float<Arch>(magnitude) < simd::Floats<Arch>(1024.0f), subnormal, simd::as_float<Arch>(normal));
+    const auto as_integer = simd::to_float<Arch>(magnitude);
+    const auto normal = xsimd::select(as_integer < simd::Floats<Arch>(0x7c00p0f), simd::as_float<Arch>((magnitude << 13) + Ints(112 << 23)),
+                                      simd::as_float<Arch>((magnitude << 13) + Ints(224 << 23)));
+    const auto value = xsimd::select(as_integer < simd::Floats<Arch>(1024.0f), as_integer * simd::Floats<Arch>(0x1p-24f), normal);
     return value | simd::as_float<Arch>(sign);
   }
 };

@@ -45,10 +45,10 @@ struct E4m3 {
     using Ints = simd::Ints<Arch>;
     const Ints code = simd::widen<Arch>(p);
     const Ints magnitude = code & Ints(0x7f), sign = (code & Ints(0x80)) << 24;
-    // The exponent of NaN's code is 15, as that of 256 to 448; moving it to float's 255 makes it NaN again.
-    const Ints bias = xsimd::select(magnitude == Ints(0x7f), Ints(240 << 23), Ints(120 << 23));
-    const auto normal = simd::as_float<Arch>((magnitude << 20) + bias);
     const auto as_integer = simd::to_float<Arch>(magnitude);
+    // NaN's code has the exponent of 256 to 448.
+    const auto normal = xsimd::select(as_integer == simd::Floats<Arch>(127.0f), simd::Floats<Arch>(decode(0x7f)),
+                                      simd::as_float<Arch>((magnitude << 20) + Ints(120 << 23)));
     // Never computed from a subnormal float, which would cost an assist on every vector.
     const auto value = xsimd::select(as_integer < simd::Floats<Arch>(8.0f), as_integer * simd::Floats<Arch>(0x1p-9f), normal);
     return value | simd::as_float<Arch>(sign);

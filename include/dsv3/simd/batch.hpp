@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 #include <xsimd/xsimd.hpp>
 
 #include "dsv3/core/config.hpp"
@@ -14,6 +16,10 @@ namespace dsv3::inline DSV3_ISA::simd {
 
 /// The best instruction set that the compiler's flags allow.
 using DefaultArch = xsimd::default_arch;
+
+/// Whether Arch is an xsimd architecture that the compiler's flags allow.
+template <class Arch>
+inline constexpr bool is_arch = xsimd::has_simd_register<float, Arch>::value;
 
 template <class Arch>
 using Floats = xsimd::batch<float, Arch>;
@@ -49,16 +55,33 @@ void store_partial(float* p, const Floats<Arch>& v, Index n) {
 template <class T>
 void prefetch(const T* p, Index ahead) {
 #if defined(__GNUC__)
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead) * sizeof(T)), 0, 2);
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead) * sizeof(T)), 0,
+                     2);
 #else
   (void)p, (void)ahead;
 #endif
 }
 
-/// a * b + c. One rounding where the instruction set has fma, two where it has not; never a choice of the compiler's.
+/// a * b + c. One rounding where the compiler's flags include fma, two where they do not; never a choice of the compiler's. (xsimd 8.1
+/// writes a product and a sum for some architectures that have fma, and leaves it to the compiler whether to contract them.)
 template <class Arch>
 Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch>& c) {
+#ifdef __AVX512F__
+  if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) return _mm512_fmadd_ps(a, b, c);
+#endif
+#ifdef __FMA__
+  if constexpr (sizeof(Floats<Arch>) == 32) return _mm256_fmadd_ps(a, b, c);
+  if constexpr (sizeof(Floats<Arch>) == 16) return _mm_fmadd_ps(a, b, c);
+#endif
   return xsimd::fma(a, b, c);
+}
+
+/// f(std::integral_constant<int, 0>) ... f(std::integral_constant<int, N - 1>), written out: what f keeps in arrays then stays in registers
+/// at any level of optimization.
+template <int N, class F>
+[[gnu::always_inline]] inline void unroll(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(std::integral_constant<int, I>{}), ...); }
+  (std::make_integer_sequence<int, N>{});
 }
 
 /// The sum of all elements in a fixed order: halves are added until one element is left.
@@ -100,7 +123,7 @@ Floats<Arch> to_float(const Ints<Arch>& v) {
 
 /// width<Arch> unsigned codes, each widened to 32 bits.
 template <class Arch, class Code>
-Ints<Arch> widen(const Code* p) {
+requires std::is_unsigned_v<Code> Ints<Arch> widen(const Code* p) {
 #ifdef __AVX512F__
   if constexpr (std::is_base_of_v<xsimd::avx512f, Arch> && sizeof(Code) == 1)
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
