@@ -1,5 +1,5 @@
 #!/bin/sh
-# newer.sh FOLDER: unpacks Debian unstable's Eigen and xsimd (headers only) into FOLDER/usr. The system's packages stay as they are.
+# newer.sh FOLDER: unpacks Debian unstable's Eigen and xsimd (headers only), with what xsimd's package asks for, into FOLDER/usr. The system's packages stay as they are.
 set -eu
 folder=$1
 mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
@@ -12,7 +12,7 @@ apt() {
 apt update
 rm -f "$folder"/*.deb
 cd "$folder"
-apt download libeigen3-dev libxsimd-dev
+apt download libeigen3-dev libxsimd-dev xtl-dev
 for package in *.deb; do
   dpkg -x "$package" "$folder"
 done
