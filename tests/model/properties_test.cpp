@@ -295,6 +295,14 @@ TEST_CASE("bad input is refused and no cache changes its size") {
   CHECK(refused({{good, &b}}, h) == "Model: expected hidden states of shape [4, 64], got [8, 64]");
   CHECK(refused({{good, &b}}, narrow) == "Model: expected hidden states of shape [4, 64], got [4, 63]");
 
+  const auto other = io::load<DeepSeekV3>(golden + "v3-noq");
+  auto foreign = other.make_cache({8});
+  CHECK(refused({{good, &foreign}}, small) == "Model: the cache of sequence 0 belongs to another model");
+  Config halves = model.config();
+  halves.rope_interleave = false;
+  CHECK(contains(error_of([&] { Model<DeepSeekV3>{halves}; }), "rope_interleave"));
+  CHECK(contains(error_of([&] { Model<DeepSeekV3Halves>{model.config()}; }), "rope_interleave"));
+
   const std::vector<Sequence> next = {{good, &a}};
   const auto mtp_refused = [&](Index k, const Matrix<float>& in, Matrix<float>& out) {
     const std::string message = error_of([&] { model.mtp_forward(ctx, k, next, view(in), view(out)); });
