@@ -16,13 +16,13 @@ using Sizes = std::vector<std::array<Index, 3>>;  // T, N, K
 const Sizes odd_sizes = {{1, 1, 1}, {2, 3, 5}, {3, 37, 300}, {17, 37, 300}, {5, 576, 131}, {1, 129, 257}, {40, 130, 128}, {16, 16, 127}};
 
 Matrix<float> product(Context& ctx, const Matrix<float>& x, const auto& w) {
-  Matrix<float> y = Matrix<float>::Constant(x.rows(), rows(w), NAN);  // overwritten, not added to
+  Matrix<float> y = Matrix<float>::Constant(x.rows(), weight_rows(w), NAN);  // overwritten, not added to
   kernels::linear(ctx, view(x), w, view(y));
   return y;
 }
 
 Matrix<float> transposed_product(Context& ctx, const Matrix<float>& x, const auto& w) {
-  Matrix<float> y = Matrix<float>::Constant(x.rows(), cols(w), NAN);
+  Matrix<float> y = Matrix<float>::Constant(x.rows(), weight_cols(w), NAN);
   kernels::linear_transposed(ctx, view(x), w, view(y));
   return y;
 }

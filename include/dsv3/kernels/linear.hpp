@@ -47,8 +47,10 @@ void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
 /// The same for few rows of x: each row of w is read once, and later ones are prefetched.
 template <class Arch, int M, ElementView W>
 void stream_nt(const float* x, Index ldx, const W& w, float* y, Index ldy) {
+  constexpr Index together = M > 2 ? 2 : 4;  // as many sums as registers hold beside the decoded codes
   Index n = 0;
-  for (const Index ahead = prefetch_distance(w, 4); n + 4 <= w.rows; n += 4) tile_nt<Arch, M, 4>(x, ldx, w, n, y + n, ldy, ahead);
+  for (const Index ahead = prefetch_distance(w, together); n + together <= w.rows; n += together)
+    tile_nt<Arch, M, together>(x, ldx, w, n, y + n, ldy, ahead);
   for (; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, y + n, ldy);
 }
 
@@ -126,7 +128,7 @@ template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
   Index scratch = 0;
   for ([[maybe_unused]] const auto& p : group) {
-    assert(p.x.cols() == cols(p.w) && p.y.cols() == rows(p.w) && p.x.rows() == p.y.rows());
+    assert(p.x.cols() == weight_cols(p.w) && p.y.cols() == weight_rows(p.w) && p.x.rows() == p.y.rows());
     if (p.x.rows() >= detail::decode_once_from) scratch = std::max(scratch, detail::panel_rows * p.x.cols());
   }
   auto scope = ctx.scratch();
@@ -161,7 +163,8 @@ void linear(Context& ctx, ConstMatrixView<float> x, ConstMatrixView<float> w, Ma
 /// y = x W for every product of the group: x [T, N], w [N, K], y [T, K]. One parallel loop over the columns of all weights.
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) {
-  for ([[maybe_unused]] const auto& p : group) assert(p.x.cols() == rows(p.w) && p.y.cols() == cols(p.w) && p.x.rows() == p.y.rows());
+  for ([[maybe_unused]] const auto& p : group)
+    assert(p.x.cols() == weight_rows(p.w) && p.y.cols() == weight_cols(p.w) && p.x.rows() == p.y.rows());
   detail::for_each_panel<W>(
       ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_width(p.w) - 1) / detail::panel_width(p.w); },
       [&](const Product<W>& p, Index panel, int) {

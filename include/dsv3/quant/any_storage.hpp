@@ -42,11 +42,11 @@ decltype(auto) visit_weight(const W& w, F&& f) {
 }
 
 template <WeightView W>
-Index rows(const W& w) {
+Index weight_rows(const W& w) {
   return visit_weight(w, [](const auto& v) { return v.rows; });
 }
 template <WeightView W>
-Index cols(const W& w) {
+Index weight_cols(const W& w) {
   return visit_weight(w, [](const auto& v) { return v.cols; });
 }
 
