@@ -7,5 +7,6 @@ install_missing
 echo "dsv3: building dsv3-generate in build/native" >&2
 quietly cmake --preset native -S "$root" -DDSV3_BUILD_TESTS=OFF
 quietly cmake --build "$root/build/native" --target dsv3-generate
-[ $# -gt 0 ] || set -- --prompt "ROMEO:" --max-new 200
+[ $# -gt 0 ] || set -- --prompt 'ROMEO:
+' --max-new 150
 "$root/build/native/bin/dsv3-generate" "$root/examples/models/shakespeare" "$@"
