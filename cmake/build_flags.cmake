@@ -5,7 +5,10 @@ if(DSV3_WARNINGS)
     $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>)  # libstdc++ 12's stable_sort, seen by clang 19
 endif()
 if(DSV3_NATIVE)
-  target_compile_options(dsv3_build_flags INTERFACE -march=native $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)  # false alarms of GCC's AVX-512 headers
+  target_compile_options(dsv3_build_flags INTERFACE -march=native)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # false alarms of GCC 12's AVX-512 headers
+    target_compile_options(dsv3_build_flags INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
 endif()
 
 # dsv3_program(NAME FILE... [LINK TARGET...]): an executable in bin/ that uses the whole library.
