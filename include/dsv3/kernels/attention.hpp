@@ -93,8 +93,8 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
     const auto weigh = [&](Index m, Index count, Index seen_keys) {  // rows [m, m + count)
       const auto p = ConstMatrixView<float>(scores).slice(m, count).columns(0, seen_keys);
       const auto values = as_weight(kv.v.slice(0, seen_keys));
-      for (Index c = 0; c < width; c += detail::panel_columns)
-        detail::panel_nn<Arch>(p, values, c, std::min(c + detail::panel_columns, width), part.slice(m, count));
+      for (Index c = 0; c < width; c += detail::most_columns)
+        detail::panel_nn<Arch>(p, values, c, std::min(c + detail::most_columns, width), part.slice(m, count));
     };
     const Index least = seen(0), most = seen(rows - 1);
     if (detail::all_finite<Arch>(kv.v.slice(least, most - least))) {

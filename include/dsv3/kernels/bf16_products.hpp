@@ -100,9 +100,8 @@ std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::spa
                      : bf16::Packed{scope.matrix<std::uint16_t>(1, bf16::Packed::size(x.rows(), x.cols())).data(), x.rows(), x.cols()};
   }
   for_each_panel(
-      ctx, group, [&](const P& p) { return shared(p) ? 0 : packed[index(p)].row_tiles(); },
-      [&](const P& p) { return shared(p) ? 0 : p.x.size(); },
-      [&](const P& p, Index tile, int) { bf16::pack(p.x, tile, packed[index(p)]); });
+      ctx, group, [&](const P& p) { return shared(p) ? 0 : packed[index(p)].row_tiles(); }, [](const P& p) { return p.x.size(); },
+      [](const P&, Index) { return Index{1}; }, [&](const P& p, Index tile, Index, int) { bf16::pack(p.x, tile, packed[index(p)]); });
   return packed;
 }
 
@@ -110,21 +109,19 @@ std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::spa
 template <class Arch, class Engine, class P>
 void multiply_tiles(Context& ctx, std::span<const P> group) {
   using T = Tiles<Arch, P>;
-  constexpr Index task_rows = bf16::units_together * T::unit_rows;
   auto scope = ctx.scratch();
   const auto packed = pack_all(ctx, scope, group);
   auto* scratch = reinterpret_cast<bf16::Scratch*>(scope.template matrix<std::byte>(ctx.workers(), sizeof(bf16::Scratch)).data());
   std::uninitialized_default_construct_n(scratch, ctx.workers());
   for_each_panel(
-      ctx, group, [](const P& p) { return p.x.rows() > 0 ? (T{p}.rows() + task_rows - 1) / task_rows : 0; },
-      [](const P& p) { return p.x.size() * T{p}.rows(); },
-      [&](const P& product, Index panel, int worker) {
+      ctx, group, [](const P& p) { return p.x.rows() > 0 ? T{p}.rows() : 0; }, [](const P& p) { return p.x.size() * T{p}.rows(); },
+      [](const P&, Index) { return bf16::units_together * T::unit_rows; },
+      [&](const P& product, Index begin, Index count, int worker) {
         const auto& x = packed[static_cast<std::size_t>(&product - group.data())];
         T{product}.resolve([&]<class R>(const R& p) {
-          const Index begin = panel * task_rows, end = std::min(begin + task_rows, p.rows());
           std::array<bf16::Unit<typename R::Weight>, bf16::units_together> units;
           std::size_t n = 0;
-          for (Index row = begin; row < end; row += R::unit_rows) units[n++] = p.unit(row);
+          for (Index row = begin; row < begin + count; row += R::unit_rows) units[n++] = p.unit(row);
           bf16::multiply_all<Engine, Arch, typename R::Weight>(
               x, {units.data(), n}, scratch[worker], [&](std::size_t u, Index tile, const float* first, const float* second) {
                 const Index t = tile * bf16::side;

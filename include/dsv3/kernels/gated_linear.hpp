@@ -31,21 +31,24 @@ void gated_panel(const GatedProduct<W>& p, Index begin, Index count, float* scra
 /// h = silu(x gate^T) * (x_up up^T) for every network of the group (spec A15), in one parallel loop over the rows of all weights.
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_gated_linear(Context& ctx, std::span<const GatedProduct<W>> group) {
-  const auto rows = [](const GatedProduct<W>& p) { return detail::task_rows(p.x, p.gate); };
+  const auto size = [](const GatedProduct<W>& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
+  auto scope = ctx.scratch();
+  const auto arranged = scope.array<GatedProduct<W>>(static_cast<Index>(group.size()));
+  detail::Arrange<Arch> arrange(ctx, scope);
   Index scratch = 0;
-  for (const auto& p : group) {
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& p = group[i];
     assert(p.x.cols() == weight_cols(p.gate) && p.x_up.cols() == weight_cols(p.up) && p.h.rows() == p.x.rows());
     assert(p.h.cols() == weight_rows(p.gate) && p.h.cols() == weight_rows(p.up));
-    scratch = std::max(scratch, p.x.rows() * std::min(rows(p), p.h.cols()));
+    scratch = std::max(scratch, p.x.rows() * std::min(size(p, p.h.cols()), p.h.cols()));
+    std::construct_at(&arranged[i], GatedProduct<W>{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h});
   }
-  auto scope = ctx.scratch();
   auto up = scope.matrix<float>(ctx.workers(), scratch);
   detail::for_each_panel(
-      ctx, group, [&](const GatedProduct<W>& p) { return (p.h.cols() + rows(p) - 1) / rows(p); },
-      [](const GatedProduct<W>& p) { return 2 * p.x.size() * p.h.cols(); },
-      [&](const GatedProduct<W>& p, Index panel, int worker) {
-        const Index count = rows(p), begin = panel * count;
-        detail::gated_panel<Arch>(p, begin, std::min(count, p.h.cols() - begin), up.row_data(worker));
+      ctx, std::span<const GatedProduct<W>>(arranged), [](const GatedProduct<W>& p) { return p.x.rows() > 0 ? p.h.cols() : 0; },
+      [](const GatedProduct<W>& p) { return 2 * p.x.size() * p.h.cols(); }, size,
+      [&](const GatedProduct<W>& p, Index begin, Index count, int worker) {
+        detail::gated_panel<Arch>(p, begin, count, up.row_data(worker));
       });
 }
 

@@ -3,12 +3,15 @@
 // Float32 sums in an order fixed by W alone (kernels/linear_tile.hpp): a row of y depends on its row of x only, bit for bit.
 #pragma once
 
+#include <array>
 #include <cassert>
+#include <memory>
 #include <span>
 
-#include "dsv3/core/context.hpp"
 #include "dsv3/kernels/linear_tile.hpp"
+#include "dsv3/kernels/panels.hpp"
 #include "dsv3/quant/any_storage.hpp"
+#include "dsv3/simd/math.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
@@ -23,9 +26,11 @@ struct Product {
 
 namespace detail {
 
-inline constexpr Index panel_rows = 16;         // rows of W a task takes, at least
-inline constexpr Index stream_bytes = 1 << 19;  // codes a task takes where few rows of x make it short
-inline constexpr Index panel_columns = 128;     // columns of W a task of linear_transposed takes: one block of scales
+inline constexpr Index tallest_tile = 4;        // rows of x in a tile, at most
+inline constexpr Index least_bytes = 1 << 18;   // codes a panel takes where they are read once, so that its streams are worth starting
+inline constexpr Index least_bytes_nn = 1 << 16;  // the same in linear_transposed
+inline constexpr Index most_columns = 512, rows_nn = 16;  // of w: in a panel of linear_transposed, and of those at a time
+inline constexpr Index cached_bytes = 1 << 19;  // codes times rows of x, at most, where they are read again from cache
 
 /// M rows of x times all rows of w. A tile's rows of w lie far apart, so that each is the head of a long stream that the processor
 /// recognizes as one. Codes are prefetched `ahead` elements before their use, unless that is 0.
@@ -36,6 +41,35 @@ void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy,
   for (Index n = 0; n < apart; ++n) tile_nt<Arch, M, together>(x, ldx, w, n, apart, y + n, ldy, ahead);
   for (Index n = apart * together; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
 }
+
+/// Gives the x of one product after another as tile_nt wants it beside w: itself, or a copy in `scope`, which products that follow one
+/// another and have one x share.
+template <class Arch>
+class Arrange {
+ public:
+  Arrange(Context& ctx, Workspace::Scope& scope) : ctx_(ctx), scope_(scope) {}
+
+  template <WeightView W>
+  ConstMatrixView<float> operator()(ConstMatrixView<float> x, const W& w) {
+    return visit_weight(w, [&]<class V>(const V&) {
+      if constexpr (codec::reorders<codec::DecodeGroup<typename V::Storage::Codec, Arch>>) {
+        if (x.data() != x_ || x.rows() != rows_ || k_block_ != V::Storage::k_block) {
+          auto y = scope_.matrix<float>(x.rows(), x.cols());
+          ctx_.parallel_for(x.rows(), x.size(), [&](Index t, int) { arrange_row<Arch, V>(x.row_data(t), x.cols(), y.row_data(t)); });
+          x_ = x.data(), rows_ = x.rows(), k_block_ = V::Storage::k_block, arranged_ = y.data();
+        }
+        return ConstMatrixView<float>(arranged_, x.rows(), x.cols());
+      }
+      return x;
+    });
+  }
+
+ private:
+  Context& ctx_;
+  Workspace::Scope& scope_;
+  const float *x_ = nullptr, *arranged_ = nullptr;
+  Index rows_ = 0, k_block_ = 0;
+};
 
 /// All rows of x times all rows of w, which come from memory the first time.
 template <class Arch, ElementView W>
@@ -50,55 +84,67 @@ void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   tiles(std::integral_constant<int, 1>{});
 }
 
-/// Rows of w that a task takes beside rows of x: a number that depends on the work only, never on who does it.
+/// Rows of w in a panel beside rows of x, if `share` would balance the workers.
 template <WeightView W>
-Index task_rows(ConstMatrixView<float> x, const W& w) {
+Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
   const Index row_bytes =
       visit_weight(w, []<class V>(const V& v) { return v.cols * static_cast<Index>(sizeof(typename V::Storage::Codec::Code)); });
-  const Index rows = stream_bytes / std::max(row_bytes * x.rows(), Index{1});
-  return std::clamp(rows / panel_rows * panel_rows, panel_rows, Index{1024});
+  const auto rows = [&](Index bytes) { return (bytes / std::max(row_bytes, Index{1}) + 15) / 16 * 16; };
+  return std::max(Index{16}, x.rows() <= tallest_tile ? std::max(share / 16 * 16, rows(least_bytes)) : rows(cached_bytes / x.rows()));
 }
 
+/// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few rows
+/// of w at a time, so that they are read as they lie in memory. Rows with one scale are summed first, then scaled.
 template <class Arch, int M, ElementView W>
-void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy) {
-  constexpr Index step = simd::width<Arch>;
-  Index k = begin;
-  for (; end - k > 3 * step; k += 4 * step) tile_nn<Arch, M, 4>(x, ldx, w, k, y, ldy);
-  for (; k < end; k += step) tile_nn<Arch, M, 1>(x, ldx, w, k, y, ldy);
+void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
+  using Floats = simd::Floats<Arch>;
+  constexpr Index step = simd::width<Arch>, block = W::Storage::k_block;
+  constexpr float unit = codec::DecodeGroup<typename W::Storage::Codec, Arch>::unit;
+  std::array<float, M * most_columns> parts;
+  const auto each_row = [&](auto&& f) {
+    for (Index m = 0; m < M; ++m) f(parts.data() + m * most_columns, y + m * ldy + begin);
+  };
+  each_row([&](float*, float* total) { std::fill_n(total, end - begin, 0.0f); });
+  for (Index n0 = 0; n0 < w.rows;) {
+    const Index stop = w.uniform_rows(n0);
+    parts.fill(0.0f);
+    for (Index n = n0; n < stop; n += rows_nn) {
+      const Index until = std::min(n + rows_nn, stop);
+      Index k = begin;
+      for (; end - k > 3 * step; k += 4 * step)
+        tile_nn<Arch, M, 4>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
+      for (; k < end; k += step) tile_nn<Arch, M, 1>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
+    }
+    each_row([&](const float* part, float* total) {
+      for (Index k = begin; k < end; k += block) {
+        const Floats scale(w.scale(n0, k) * unit);
+        simd::map<Arch>([&](const Floats& p, const Floats& t) { return simd::fma<Arch>(p, scale, t); }, std::min(block, end - k),
+                        total + k - begin, part + k - begin, total + k - begin);
+      }
+    });
+    n0 = stop;
+  }
 }
 
-/// All rows of x times columns [begin, end) of w, which lie in one block of scales.
+/// All rows of x times columns [begin, end) of w, which come from memory the first time.
 template <class Arch, ElementView W>
 void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, MatrixView<float> y) {
-  Index t = 0;
-  for (; t + 4 <= x.rows(); t += 4) row_of_tiles_nn<Arch, 4>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
-  for (; t < x.rows(); ++t) row_of_tiles_nn<Arch, 1>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride());
+  Index t = 0, ahead = rows_nn;
+  const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
+    for (; t + M <= x.rows(); t += M, ahead = 0)
+      row_of_tiles_nn<Arch, M>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride(), ahead);
+  };
+  tiles(std::integral_constant<int, 4>{});
+  tiles(std::integral_constant<int, 1>{});
 }
 
-/// Columns that a task of linear_transposed takes: within one block of scales.
+/// Columns in a panel of linear_transposed: whole blocks of scales, as many as are worth a task.
 template <WeightView W>
-Index panel_width(const W& w) {
-  return visit_weight(w, []<class V>(const V&) {
-    static_assert(V::Storage::k_block % 16 == 0, "a block of scales must be whole vectors wide");
-    return std::min(panel_columns, V::Storage::k_block);
-  });
-}
-
-/// Runs f(product, panel, worker) for every panel of every product as one parallel loop; panels(product) counts a product's, and
-/// work(product) its multiplications.
-template <class P, class Panels, class Work, class F>
-void for_each_panel(Context& ctx, std::span<const P> group, Panels&& panels, Work&& work, F&& f) {
-  auto scope = ctx.scratch();
-  const auto first = scope.array<Index>(static_cast<Index>(group.size()) + 1);  // first[i] tasks come before product i
-  Index total = 0;
-  for (std::size_t i = 0; i < group.size(); ++i) {
-    first[i + 1] = first[i] + (group[i].x.rows() > 0 ? panels(group[i]) : 0);
-    total += work(group[i]);
-  }
-  ctx.parallel_for(first.back(), total, [&](Index task, int worker) {
-    const auto after = std::upper_bound(first.begin(), first.end(), task);
-    const auto i = static_cast<std::size_t>(after - first.begin()) - 1;
-    f(group[i], task - first[i], worker);
+Index panel_columns(const W& w) {
+  return visit_weight(w, []<class V>(const V& v) {
+    constexpr Index block = V::Storage::k_block, size = static_cast<Index>(sizeof(typename V::Storage::Codec::Code));
+    static_assert(block % 16 == 0 && block <= most_columns, "a block of scales must be whole vectors wide, and no wider than a panel");
+    return std::clamp(least_bytes_nn / size / std::max(v.rows, Index{1}) / block, Index{1}, most_columns / block) * block;
   });
 }
 
@@ -109,15 +155,18 @@ template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
   for ([[maybe_unused]] const auto& p : group)
     assert(p.x.cols() == weight_cols(p.w) && p.y.cols() == weight_rows(p.w) && p.x.rows() == p.y.rows());
-  const auto rows = [](const Product<W>& p) { return detail::task_rows(p.x, p.w); };
+  auto scope = ctx.scratch();
+  const auto arranged = scope.array<Product<W>>(static_cast<Index>(group.size()));
+  detail::Arrange<Arch> arrange(ctx, scope);
+  for (std::size_t i = 0; i < group.size(); ++i)
+    std::construct_at(&arranged[i], Product<W>{arrange(group[i].x, group[i].w), group[i].w, group[i].y});
   detail::for_each_panel(
-      ctx, group, [&](const Product<W>& p) { return (p.y.cols() + rows(p) - 1) / rows(p); },
+      ctx, std::span<const Product<W>>(arranged), [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [&](const Product<W>& p, Index panel, int) {
-        const Index count = rows(p), begin = panel * count;
+      [](const Product<W>& p, Index share) { return detail::panel_rows(p.x, p.w, share); },
+      [](const Product<W>& p, Index begin, Index count, int) {
         visit_weight(p.w, [&](const auto& w) {
-          const auto part = w.slice(begin, std::min(count, w.rows - begin));
-          detail::panel_nt<Arch>(p.x, part, const_cast<float*>(p.y.data()) + begin, p.y.outerStride());
+          detail::panel_nt<Arch>(p.x, w.slice(begin, count), const_cast<float*>(p.y.data()) + begin, p.y.outerStride());
         });
       });
 }
@@ -141,11 +190,10 @@ void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) 
   for ([[maybe_unused]] const auto& p : group)
     assert(p.x.cols() == weight_rows(p.w) && p.y.cols() == weight_cols(p.w) && p.x.rows() == p.y.rows());
   detail::for_each_panel(
-      ctx, group, [](const Product<W>& p) { return (p.y.cols() + detail::panel_width(p.w) - 1) / detail::panel_width(p.w); },
-      [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [&](const Product<W>& p, Index panel, int) {
-        const Index begin = panel * detail::panel_width(p.w), end = std::min(begin + detail::panel_width(p.w), p.y.cols());
-        visit_weight(p.w, [&](const auto& w) { detail::panel_nn<Arch>(p.x, w, begin, end, p.y); });
+      ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
+      [](const Product<W>& p) { return p.x.size() * p.y.cols(); }, [](const Product<W>& p, Index) { return detail::panel_columns(p.w); },
+      [](const Product<W>& p, Index begin, Index count, int) {
+        visit_weight(p.w, [&](const auto& w) { detail::panel_nn<Arch>(p.x, w, begin, begin + count, p.y); });
       });
 }
 

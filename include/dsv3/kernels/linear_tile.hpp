@@ -12,14 +12,27 @@
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// Codes this many bytes ahead in their row, or in the next, are asked for while rows stream from memory.
-inline constexpr Index prefetch_bytes = 2048;
+inline constexpr Index prefetch_bytes = 1024;
 
 /// Rows of W beside M rows of x in a tile: as many sums as registers hold beside the decoded codes.
 template <class Arch, int M>
 inline constexpr int tile_n = M >= 3 && simd::registers<Arch> == 16 ? 2 : 4;
 
-/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; x rows are ldx apart, y rows ldy. Codes `ahead` elements
-/// behind those in use are prefetched, unless it is 0. Each block of k_block products is summed in one vector, times its scale added to a
+/// Brings x [K] into the order in which tile_nt decodes rows of W [N, K].
+template <class Arch, ElementView W>
+void arrange_row(const float* x, Index cols, float* out) {
+  using Group = codec::DecodeGroup<typename W::Storage::Codec, Arch>;
+  constexpr Index block = W::Storage::k_block, group = Group::vectors * simd::width<Arch>;
+  for (Index k0 = 0; k0 < cols; k0 += block) {
+    const Index end = std::min(k0 + block, cols);
+    Index k = k0;
+    for (; k + group <= end; k += group) Group::arrange(x + k, out + k);
+    std::copy(x + k, x + end, out + k);
+  }
+}
+
+/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; x rows are ldx apart, y rows ldy, and if W's codes
+/// are decoded faster in another order, x is as arrange_row() gives it. Codes `ahead` elements behind those in use are prefetched, unless it is 0. Each block of k_block products is summed in one vector, times its scale added to a
 /// second one, which is summed over its lanes.
 template <class Arch, int M, int N, ElementView W>
 void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead = 0) {
@@ -46,7 +59,7 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
       for (; k + Group::vectors * step <= end; k += Group::vectors * step)
         simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
           if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
-          const auto wk = Group::load(codes[n] + k);
+          const auto wk = codec::load_for_sum<Group>(codes[n] + k);
           simd::unroll<Group::vectors>([&](auto v) __attribute__((always_inline)) {
             simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
               part[m][n] = simd::fma<Arch>(simd::load<Arch>(x + m * ldx + k + v * step), wk[static_cast<std::size_t>(v())], part[m][n]);
@@ -100,69 +113,46 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
 
 /// `Vectors` vectors of codes, of which the last holds `cut` elements, as values divided by DecodeGroup's unit.
 template <class Arch, int Vectors, class C>
-void load_vectors(const typename C::Code* codes, Index cut, simd::Floats<Arch>* out) {
+[[gnu::always_inline]] inline std::array<simd::Floats<Arch>, Vectors> load_vectors(const typename C::Code* codes, Index cut) {
   using Group = codec::DecodeGroup<C, Arch>;
   constexpr Index step = simd::width<Arch>;
-  if constexpr (Vectors == Group::vectors) {
-    if (cut == step) {
-      const auto values = Group::load(codes);
-      std::copy(values.begin(), values.end(), out);
-      return;
-    }
-  }
+  if constexpr (Vectors == Group::vectors)
+    if (cut == step) return Group::load(codes);
+  std::array<simd::Floats<Arch>, Vectors> out;
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-    out[v] =
-        v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
-    if constexpr (Group::unit != 1) out[v] *= simd::Floats<Arch>(1 / Group::unit);
+    auto& values = out[static_cast<std::size_t>(v())];
+    values = v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
+    if constexpr (Group::unit != 1) values *= simd::Floats<Arch>(1 / Group::unit);
   });
+  return out;
 }
 
-/// y[m, k] = sum_n x[m, n] W[n, k] for M rows and the `Vectors` vectors of columns from `column`, of which the last may be cut at w.cols.
-/// Rows of W with the same scale are summed first, then scaled. Columns of one call lie in one block of k_block.
+/// part[m, k] += sum of x[m, n] times the code W[n, k] over n in [begin, end), for M rows and the `Vectors` vectors of columns from `column`,
+/// of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Codes are divided by DecodeGroup's unit. The same columns
+/// `ahead` rows later are prefetched.
 template <class Arch, int M, int Vectors, ElementView W>
-void tile_nn(const float* x, Index ldx, const W& w, Index column, float* y, Index ldy) {
+void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp, Index ahead) {
   using Floats = simd::Floats<Arch>;
-  using S = typename W::Storage;
-  using C = typename S::Codec;
+  using C = typename W::Storage::Codec;
   constexpr Index step = simd::width<Arch>;
   const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector
-  Floats total[M][Vectors];
+  Floats sum[M][Vectors];
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { total[m][v] = Floats(0.0f); });
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { sum[m][v] = simd::load<Arch>(part + m * ldp + v * step); });
   });
-
-  for (Index n0 = 0; n0 < w.rows;) {
-    const Index end = w.uniform_rows(n0);
-    Floats part[M][Vectors];
+  for (Index n = begin; n < end; ++n) {
+    const auto* codes = w.row(n) + column;
+    if (ahead != 0) simd::prefetch(codes, ahead * (w.row(1) - w.row(0)));
+    const auto wn = load_vectors<Arch, Vectors, C>(codes, cut);
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { part[m][v] = Floats(0.0f); });
-    });
-    for (Index n = n0; n < end; ++n) {
-      Floats wn[Vectors];
-      load_vectors<Arch, Vectors, C>(w.row(n) + column, cut, wn);
-      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-        const Floats xn(x[m * ldx + n]);
-        simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { part[m][v] = simd::fma<Arch>(xn, wn[v], part[m][v]); });
-      });
-    }
-    const Floats scale(w.scale(n0, column) * codec::DecodeGroup<C, Arch>::unit);
-    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      const Floats xn(x[m * ldx + n]);
       simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        if constexpr (S::scaled || codec::DecodeGroup<C, Arch>::unit != 1)
-          total[m][v] = simd::fma<Arch>(part[m][v], scale, total[m][v]);
-        else
-          total[m][v] += part[m][v];
+        sum[m][v] = simd::fma<Arch>(xn, wn[static_cast<std::size_t>(v())], sum[m][v]);
       });
     });
-    n0 = end;
   }
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    float* row = y + m * ldy + column;
-    simd::unroll<Vectors - 1>([&](auto v) __attribute__((always_inline)) { total[m][v].store_unaligned(row + v * step); });
-    if (cut == step)
-      total[m][Vectors - 1].store_unaligned(row + (Vectors - 1) * step);
-    else
-      simd::store_partial<Arch>(row + (Vectors - 1) * step, total[m][Vectors - 1], cut);
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { sum[m][v].store_unaligned(part + m * ldp + v * step); });
   });
 }
 

@@ -1,5 +1,7 @@
-// Floor 4. A projection without bias: y = x W^T.
+// Floor 4. Projections without bias: y = x W^T.
 #pragma once
+
+#include <memory>
 
 #include "dsv3/kernels/linear_bf16.hpp"
 #include "dsv3/modules/parameters.hpp"
@@ -26,9 +28,25 @@ class Linear {
 
   /// y [T, out] = x [T, in] W^T. y is overwritten and must not overlap x.
   void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
+    const Job job{this, y};
+    forward_group(ctx, x, {&job, 1});
+  }
+
+  /// A projection of a group, and its y [T, out].
+  struct Job {
+    const Linear* linear;
+    MatrixView<float> y;
+  };
+  /// The same for several projections of one x, in one parallel loop.
+  static void forward_group(Context& ctx, ConstMatrixView<float> x, std::span<const Job> jobs) {
     auto scope = ctx.scratch();
-    const kernels::Product<View> product{P::Compute::prepare(ctx, scope, x, weight_.view), weight_.view, y};
-    multiply<P>(ctx, x.rows(), {&product, 1});
+    const auto products = scope.array<kernels::Product<View>>(static_cast<Index>(jobs.size()));
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      const View& w = jobs[i].linear->weight();
+      const bool prepared = i > 0 && is_fp8(w) == is_fp8(products[i - 1].w);
+      std::construct_at(&products[i], kernels::Product<View>{prepared ? products[i - 1].x : P::Compute::prepare(ctx, scope, x, w), w, jobs[i].y});
+    }
+    multiply<P>(ctx, x.rows(), products);
   }
 
   const View& weight() const { return weight_.view; }

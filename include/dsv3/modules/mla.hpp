@@ -5,6 +5,7 @@
 // for few rows, expanded for many. W_UK and W_UV are rows of kv_b_proj and never stored a second time.
 #pragma once
 
+#include <array>
 #include <limits>
 #include <optional>
 
@@ -56,8 +57,9 @@ class Mla {
     auto scope = ctx.scratch();
     auto q = scope.matrix<float>(x.rows(), heads_ * (nope_ + rope_dim_));
     auto o = scope.matrix<float>(x.rows(), heads_ * value_);
-    project_queries(ctx, x, q);
-    append_to_caches(ctx, x, segments, q);
+    auto kv = scope.matrix<float>(x.rows(), rank_ + rope_dim_);
+    project(ctx, x, q, kv);
+    append_to_caches(ctx, kv, segments, q);
     const auto absorbed = [&](const Segment<Cache>& s) {
       return form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
     };
@@ -101,21 +103,21 @@ class Mla {
   View w_uk(Index h) const { return slice_rows(kv_b_proj_.weight(), h * (nope_ + value_), nope_); }
   View w_uv(Index h) const { return slice_rows(kv_b_proj_.weight(), h * (nope_ + value_) + nope_, value_); }
 
-  // eq. 6-9 without the rotation: q [T, H * (N + R)].
-  void project_queries(Context& ctx, ConstMatrixView<float> x, MatrixView<float> q) const {
-    if (!query_rank_) return q_proj_.forward(ctx, x, q);
+  // eq. 1, 6-9 without norm of the latents and rotation: kv [T, C + R], q [T, H (N + R)].
+  void project(Context& ctx, ConstMatrixView<float> x, MatrixView<float> q, MatrixView<float> kv) const {
+    using Job = typename Linear<P>::Job;
     auto scope = ctx.scratch();
-    auto c_q = scope.matrix<float>(x.rows(), q_proj_.in_features());
-    query_rank_->a_proj.forward(ctx, x, c_q);
+    auto c_q = query_rank_ ? scope.matrix<float>(x.rows(), q_proj_.in_features()) : q;
+    const std::array jobs{Job{query_rank_ ? &query_rank_->a_proj : &q_proj_, c_q}, Job{&kv_a_proj_, kv}};
+    Linear<P>::forward_group(ctx, x, jobs);
+    if (!query_rank_) return;
     query_rank_->a_norm.forward(ctx, c_q, c_q);
     q_proj_.forward(ctx, c_q, q);
   }
 
   // eq. 1-3: c_kv and rotated k_pe of every row into its cache; rotates the queries of the same row as well.
-  void append_to_caches(Context& ctx, ConstMatrixView<float> x, std::span<const Segment<Cache>> segments, MatrixView<float> q) const {
+  void append_to_caches(Context& ctx, MatrixView<float> kv, std::span<const Segment<Cache>> segments, MatrixView<float> q) const {
     auto scope = ctx.scratch();
-    auto kv = scope.matrix<float>(x.rows(), rank_ + rope_dim_);
-    kv_a_proj_.forward(ctx, x, kv);
     kv_a_norm_.forward(ctx, kv.columns(0, rank_), kv.columns(0, rank_));
     auto angles = scope.matrix<float>(ctx.workers(), rope_dim_);
     for (const auto& s : segments) {

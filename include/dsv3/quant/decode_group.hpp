@@ -1,7 +1,8 @@
 // Floor 2. Decoding codes several vectors at a time, where an instruction set can do it faster than one by one.
 //
 // DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes into values divided by `unit`, a power of two that products take up
-// in their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included.
+// in their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included. A group that is
+// faster where order does not matter has load_reordered(p), and arrange(x, out), which brings as many floats into the same order.
 #pragma once
 
 #include "dsv3/quant/float8.hpp"
@@ -14,6 +15,19 @@ struct DecodeGroup {
   static constexpr float unit = 1;
   static std::array<simd::Floats<Arch>, 1> load(const typename C::Code* p) { return {C::template load<Arch>(p)}; }
 };
+
+/// Whether a group has load_reordered().
+template <class Group>
+inline constexpr bool reorders = requires(const float* x, float* out) { Group::arrange(x, out); };
+
+/// The values of a group of codes in the order that takes least time: arrange()'s where the group has one.
+template <class Group, class Code>
+[[gnu::always_inline]] inline auto load_for_sum(const Code* p) {
+  if constexpr (reorders<Group>)
+    return Group::load_reordered(p);
+  else
+    return Group::load(p);
+}
 
 // An e4m3 code moved to the place of a half's exponent and mantissa is the half of 1/256 of its value, subnormals included, which the
 // processor converts exactly. Only the NaN code would become a number: groups that hold one are decoded the generic way.
@@ -71,7 +85,26 @@ struct DecodeGroup<E4m3, Arch> {
       for (std::size_t i = 0; i < 64; ++i) o[i] = static_cast<std::uint8_t>(i / 8 % 2 * 32 + i % 2 * 16 + i / 16 * 4 + i % 8 / 2);
       return o;
     }();
-    const __m512i codes = _mm512_permutexvar_epi8(_mm512_load_si512(order.data()), _mm512_loadu_si512(p));
+    return decode(_mm512_permutexvar_epi8(_mm512_load_si512(order.data()), _mm512_loadu_si512(p)));
+  }
+
+  /// Element 4 i + j of vector 2 a + b is code 16 i + 8 a + 2 j + b.
+  static std::array<simd::Floats<Arch>, 4> load_reordered(const E4m3::Code* p) { return decode(_mm512_loadu_si512(p)); }
+  static void arrange(const float* x, float* out) {
+    const __m512i evens_odds = _mm512_setr_epi32(0, 2, 4, 6, 16, 18, 20, 22, 1, 3, 5, 7, 17, 19, 21, 23);
+    for (int a = 0; a < 2; ++a) {
+      const auto half = [&](int v) {  // of two vectors' 8 a + 0 to 7: evens, then odds
+        return _mm512_permutex2var_ps(_mm512_loadu_ps(x + v * 16), _mm512_add_epi32(evens_odds, _mm512_set1_epi32(8 * a)),
+                                      _mm512_loadu_ps(x + v * 16 + 16));
+      };
+      const __m512 low = half(0), high = half(2);
+      _mm512_storeu_ps(out + 32 * a, _mm512_shuffle_f32x4(low, high, 0x44));
+      _mm512_storeu_ps(out + 32 * a + 16, _mm512_shuffle_f32x4(low, high, 0xee));
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] static std::array<simd::Floats<Arch>, 4> decode(__m512i codes) {
     const auto words = detail::e4m3_to_bf16(codes);
     const auto even = [](__m512i w) { return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)); };
     const auto odd = [](__m512i w) { return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000)))); };
