@@ -12,7 +12,7 @@
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// Codes this many bytes ahead in their row, or in the next, are asked for while rows stream from memory.
-inline constexpr Index prefetch_bytes = 1024;
+inline constexpr Index prefetch_bytes = 2048;
 
 /// Rows of W beside M rows of x in a tile: as many sums as registers hold beside the decoded codes.
 template <class Arch, int M>

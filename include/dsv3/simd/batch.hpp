@@ -61,7 +61,7 @@ template <class T>
 [[gnu::always_inline]] inline void prefetch(const T* p, Index ahead) {
 #if defined(__GNUC__)
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead) * sizeof(T)), 0,
-                     2);
+                     3);
 #else
   (void)p, (void)ahead;
 #endif
