@@ -143,12 +143,13 @@ requires std::is_base_of_v<xsimd::avx2, Arch> &&(simd::width<Arch> == 8) struct 
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), mask = _mm256_set1_epi8(0x7f);
     if (_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(codes, mask), mask)) != 0) [[unlikely]]
       return detail::load_divided<Arch, 4>(p, unit);
-    const auto halves = [](__m128i c) {
-      return _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(c), 7), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+    const auto halves = [](__m256i wide) {  // s eeee mmm 00000000 -> s 0eeee mmm0000000
+      return _mm256_and_si256(_mm256_srai_epi16(wide, 1), _mm256_set1_epi16(static_cast<short>(0xbf80)));
     };
-    const __m256i low = halves(_mm256_castsi256_si128(codes)), high = halves(_mm256_extracti128_si256(codes, 1));
-    return {_mm256_cvtph_ps(_mm256_castsi256_si128(low)), _mm256_cvtph_ps(_mm256_extracti128_si256(low, 1)),
-            _mm256_cvtph_ps(_mm256_castsi256_si128(high)), _mm256_cvtph_ps(_mm256_extracti128_si256(high, 1))};
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i low = halves(_mm256_unpacklo_epi8(zero, codes)), high = halves(_mm256_unpackhi_epi8(zero, codes));
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(low)), _mm256_cvtph_ps(_mm256_castsi256_si128(high)),
+            _mm256_cvtph_ps(_mm256_extracti128_si256(low, 1)), _mm256_cvtph_ps(_mm256_extracti128_si256(high, 1))};
   }
 };
 #endif
