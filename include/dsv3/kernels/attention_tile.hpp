@@ -15,17 +15,6 @@ inline __m512i load_bf16(const std::uint16_t* p, Index n) {
   return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((std::uint64_t{1} << std::min(n, depth)) - 1), p);
 }
 
-/// Numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b in turn, 16 of each.
-template <std::uint16_t First, std::uint16_t Second>
-__m512i in_turn(__m512i a, __m512i b) {
-  alignas(64) static constexpr auto order = [] {
-    std::array<std::uint16_t, 32> o{};
-    for (std::uint16_t i = 0; i < 32; ++i) o[i] = static_cast<std::uint16_t>((i % 2 == 0 ? First : Second) + i / 2);
-    return o;
-  }();
-  return _mm512_permutex2var_epi16(a, _mm512_load_si512(order.data()), b);
-}
-
 /// A matrix [up to 64, K] as a left operand, zeros below and beside it: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k +
 /// 32).
 template <class T>
@@ -90,8 +79,7 @@ struct Lanes {
       for (Index pair = 0; pair < side; ++pair) {
         const __m512 even = weight(first + 2 * pair), odd = weight(first + 2 * pair + 1);
         total = _mm512_add_ps(_mm512_add_ps(total, even), odd);
-        const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-        square.rows[pair] = in_turn<0, 16>(rounded, rounded);
+        square.rows[pair] = bf16_pairs(even, odd);
       }
       transpose(square);
       for (Index m = 0; m < side; ++m) _mm512_store_si512(weights + m * depth, square.rows[m]);

@@ -54,11 +54,11 @@ struct Tiles<Arch, Product<W>> {
   }
 };
 
-/// How bf16 tiles see a GatedProduct: a unit is 16 rows of the gate and the same rows of the up projection.
-template <class Arch, WeightView W>
-struct Tiles<Arch, GatedProduct<W>> {
+/// How bf16 tiles see a GatedProduct: a unit is 16 rows of the gate and the same rows of the up projection. h may be packed.
+template <class Arch, WeightView W, class H>
+struct Tiles<Arch, GatedProduct<W, H>> {
   using Weight = W;
-  GatedProduct<W> p;
+  GatedProduct<W, H> p;
   static constexpr Index unit_rows = bf16::side;
 
   template <class F>
@@ -67,12 +67,12 @@ struct Tiles<Arch, GatedProduct<W>> {
     visit_fitting<Arch>(p.gate, [&]<class V>(const V& gate) {
       visit_weight(p.up, [&]<class U>(const U& up) {
         if constexpr (std::is_same_v<U, V>)
-          if (p.x.data() == p.x_up.data()) same = true, f(Tiles<Arch, GatedProduct<V>>{{p.x, p.x_up, gate, up, p.h}});
+          if (p.x.data() == p.x_up.data()) same = true, f(Tiles<Arch, GatedProduct<V, H>>{{p.x, p.x_up, gate, up, p.h}});
       });
     });
     return same;
   }
-  Index rows() const { return p.h.cols(); }
+  Index rows() const { return weight_rows(p.gate); }
   auto unit(Index row) const requires ElementView<W> {
     const Index count = std::min(bf16::side, rows() - row);
     return bf16::Unit<W>{p.gate.slice(row, count), p.up.slice(row, count)};
@@ -80,8 +80,11 @@ struct Tiles<Arch, GatedProduct<W>> {
   void store(Index row, Index t, Index count, const float* gate, const float* up) const {
     alignas(64) std::array<float, bf16::sum_tile> h;
     swiglu_row<Arch>(gate, up, bf16::sum_tile, h.data());
-    bf16::store_transposed(h.data(), count, std::min(bf16::side, rows() - row),
-                           const_cast<float*>(p.h.data()) + t * p.h.outerStride() + row, p.h.outerStride());
+    const Index columns = std::min(bf16::side, rows() - row);
+    if constexpr (std::is_same_v<H, bf16::Packed>)
+      bf16::store_packed(h.data(), columns, p.h, t / bf16::side, row);
+    else
+      bf16::store_transposed(h.data(), count, columns, const_cast<float*>(p.h.data()) + t * p.h.outerStride() + row, p.h.outerStride());
   }
 };
 
@@ -105,19 +108,20 @@ std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::spa
   return packed;
 }
 
-/// All products of the group in one parallel loop; a task is a few units of one product's rows.
+/// All products of the group, whose x are packed, in one parallel loop; a task is a few units of one product's rows.
 template <class Arch, class Engine, class P>
-void multiply_tiles(Context& ctx, std::span<const P> group) {
+void multiply_packed(Context& ctx, std::span<const P> group, std::span<const bf16::Packed> packed) {
   using T = Tiles<Arch, P>;
   auto scope = ctx.scratch();
-  const auto packed = pack_all(ctx, scope, group);
+  const auto x_of = [&](const P& p) -> const bf16::Packed& { return packed[static_cast<std::size_t>(&p - group.data())]; };
   auto* scratch = reinterpret_cast<bf16::Scratch*>(scope.template matrix<std::byte>(ctx.workers(), sizeof(bf16::Scratch)).data());
   std::uninitialized_default_construct_n(scratch, ctx.workers());
   for_each_panel(
-      ctx, group, [](const P& p) { return p.x.rows() > 0 ? T{p}.rows() : 0; }, [](const P& p) { return p.x.size() * T{p}.rows(); },
+      ctx, group, [&](const P& p) { return x_of(p).rows > 0 ? T{p}.rows() : 0; },
+      [&](const P& p) { return x_of(p).rows * x_of(p).cols * T{p}.rows(); },
       [](const P&, Index) { return bf16::units_together * T::unit_rows; },
       [&](const P& product, Index begin, Index count, int worker) {
-        const auto& x = packed[static_cast<std::size_t>(&product - group.data())];
+        const auto& x = x_of(product);
         T{product}.resolve([&]<class R>(const R& p) {
           std::array<bf16::Unit<typename R::Weight>, bf16::units_together> units;
           std::size_t n = 0;
@@ -129,6 +133,15 @@ void multiply_tiles(Context& ctx, std::span<const P> group) {
               });
         });
       });
+}
+
+/// f.operator()<Engine>() with the engine that this machine has.
+template <class F>
+void with_engine(F&& f) {
+#ifdef DSV3_HAS_AMX
+  if (amx::ready()) return f.template operator()<bf16::AmxEngine>();
+#endif
+  f.template operator()<bf16::DotEngine>();
 }
 
 #endif
@@ -146,12 +159,8 @@ std::span<P> multiply_in_tiles([[maybe_unused]] Context& ctx, Workspace::Scope& 
       Tiles<Arch, P>{p}.resolve([](const auto&) {}) ? std::construct_at(&fitting[fit++], p) : std::construct_at(&rest[others++], p);
     const std::span<const P> in_tiles = fitting.first(fit);
     if (fit > 0) {
-#ifdef DSV3_HAS_AMX
-      if (amx::ready())
-        multiply_tiles<Arch, bf16::AmxEngine>(ctx, in_tiles);
-      else
-#endif
-        multiply_tiles<Arch, bf16::DotEngine>(ctx, in_tiles);
+      const auto packed = pack_all(ctx, scope, in_tiles);
+      with_engine([&]<class Engine>() { multiply_packed<Arch, Engine>(ctx, in_tiles, packed); });
     }
     return rest.first(others);
   }

@@ -152,6 +152,23 @@ struct Square {
   }
 }
 
+/// Numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b in turn, 16 of each.
+template <std::uint16_t First, std::uint16_t Second>
+__m512i in_turn(__m512i a, __m512i b) {
+  alignas(64) static constexpr auto order = [] {
+    std::array<std::uint16_t, 32> o{};
+    for (std::uint16_t i = 0; i < 32; ++i) o[i] = static_cast<std::uint16_t>((i % 2 == 0 ? First : Second) + i / 2);
+    return o;
+  }();
+  return _mm512_permutex2var_epi16(a, _mm512_load_si512(order.data()), b);
+}
+
+/// 16 pairs of bf16 numbers: even rounded, odd rounded.
+inline __m512i bf16_pairs(__m512 even, __m512 odd) {
+  const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+  return in_turn<0, 16>(rounded, rounded);
+}
+
 /// The first min(n, 32) numbers at p rounded to nearest even, then zeros.
 inline __m512i load_bf16(const float* p, Index n) {
   const auto mask = [&](Index begin) { return static_cast<__mmask16>((1u << std::clamp(n - begin, Index{0}, side)) - 1); };
@@ -173,37 +190,47 @@ inline void pack(ConstMatrixView<float> x, Index i, const Packed& packed) {
 struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 
-  /// Rows [begin, end) of 32, columns from `column`; scales [32] gets theirs. Rows that the weights do not have keep what they hold.
+  /// Rows [begin, end) of 32, columns from `column`; with the first rows scales [32] gets all of them. Rows that the weights do not have keep
+  /// what they hold.
   template <class Arch, ElementView V>
   [[gnu::always_inline]] void fill(const Unit<V>& unit, Index column, Index begin, Index end, float* scales) {
-    if (begin < side) fill_tile<Arch>(unit.first, column, begin, std::min(end, side), tiles.data(), scales);
-    if (end > side)
-      fill_tile<Arch>(unit.second, column, std::max(begin - side, Index{0}), end - side, tiles.data() + block * side, scales + side);
+    if (begin == 0) fill_scales(unit.first, column, scales), fill_scales(unit.second, column, scales + side);
+    if (begin < side) fill_tile<Arch>(unit.first, column, begin, std::min(end, side), tiles.data());
+    if (end > side) fill_tile<Arch>(unit.second, column, std::max(begin - side, Index{0}), end - side, tiles.data() + block * side);
   }
 
  private:
+  template <ElementView V>
+  static void fill_scales(const V& w, Index column, float* scales) {
+    if (w.rows > 0 && w.uniform_rows(0) >= w.rows)
+      std::fill_n(scales, side, w.scale(0, column));
+    else
+      for (Index i = 0; i < w.rows; ++i) scales[i] = w.scale(i, column);
+  }
+
   template <class Arch, ElementView V>
-  [[gnu::always_inline]] static void fill_tile(const V& w, Index column, Index begin, Index end, std::uint16_t* tiles, float* scales) {
+  [[gnu::always_inline]] static void fill_tile(const V& w, Index column, Index begin, Index end, std::uint16_t* tiles) {
+    using Code = typename V::Storage::Codec::Code;
     using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
-    const Index columns = std::min(block, w.cols - column);
-    for (Index i = begin; i < std::min(end, w.rows); ++i) {
-      const auto* codes = w.row(i) + column;
-      std::uint16_t* out = tiles + i * depth;
-      scales[i] = w.scale(i, column);
-      if (columns == block) [[likely]] {
+    const Index columns = std::min(block, w.cols - column), stride = w.row(1) - w.row(0);
+    const Code* codes = w.row(begin) + column;
+    std::uint16_t* out = tiles + begin * depth;
+    end = std::min(end, w.rows);
+    if (columns == block) [[likely]] {
+      for (Index i = begin; i < end; ++i, codes += stride, out += depth)
         simd::unroll<2>([&](auto half) __attribute__((always_inline)) {
-          const Index k = half * 2 * depth;
+          constexpr Index k = half * 2 * depth;
           simd::prefetch(codes + k, 2 * block);
           Group::store(codes + k, out + k * side, out + k * side + tile);
         });
-      } else {
-        for (Index k = 0; k < columns; k += 2 * depth) {
-          alignas(64) std::array<typename V::Storage::Codec::Code, 2 * depth> edge{};
-          std::copy_n(codes + k, std::min(2 * depth, columns - k), edge.begin());
-          Group::store(edge.data(), out + k * side, out + k * side + tile);
-        }
-      }
+      return;
     }
+    for (Index i = begin; i < end; ++i, codes += stride, out += depth)
+      for (Index k = 0; k < columns; k += 2 * depth) {
+        alignas(64) std::array<Code, 2 * depth> edge{};
+        std::copy_n(codes + k, std::min(2 * depth, columns - k), edge.begin());
+        Group::store(edge.data(), out + k * side, out + k * side + tile);
+      }
   }
 };
 
@@ -229,7 +256,16 @@ inline void store_transposed(const float* sums, Index rows, Index columns, float
   for (Index t = 0; t < rows; ++t) _mm512_mask_storeu_epi32(y + t * stride, mask, sum.rows[t]);
 }
 
-/// Makes what store_transposed() wrote visible to threads that wait for this one.
+/// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into packed activations, past
+/// the caches too. Columns from `columns` on become zeros, up to the end of the last tile.
+inline void store_packed(const float* sums, Index columns, const Packed& x, Index row_tile, Index column) {
+  auto* out = reinterpret_cast<__m512i*>(const_cast<std::uint16_t*>(x.at(row_tile, column)));
+  const auto sum = [&](Index k) { return k < columns ? _mm512_load_ps(sums + k * side) : _mm512_setzero_ps(); };
+  const bool last_half = column % depth == 0 && column + side >= x.cols;
+  for (Index k = 0; k < (last_half ? depth : side); k += 2) _mm512_stream_si512(out++, bf16_pairs(sum(k), sum(k + 1)));
+}
+
+/// Makes what went past the caches visible to threads that wait for this one.
 inline void end_stores() { _mm_sfence(); }
 
 #endif

@@ -7,11 +7,11 @@
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// One network of a group: x [T, K] as both weights want it, gate and up [N, K], h [T, N], overwritten.
-template <WeightView W>
+template <WeightView W, class H = MatrixView<float>>
 struct GatedProduct {
   ConstMatrixView<float> x, x_up;
   W gate, up;
-  MatrixView<float> h;
+  H h;
 };
 
 namespace detail {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 
+#include "dsv3/kernels/gated_ffn_bf16.hpp"
 #include "dsv3/modules/linear.hpp"
 
 namespace dsv3::inline DSV3_ISA {
@@ -40,6 +41,16 @@ class GatedFfn {
     if (jobs.empty()) return;
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size()), pass = jobs.front().pass;
+    if constexpr (!prepares<typename P::Compute>)
+      if (in_bf16<typename P::Compute>(pass)) {
+        const auto networks = scope.array<kernels::GatedNetwork<View>>(n);
+        for (std::size_t i = 0; i < jobs.size(); ++i) {
+          const auto& [ffn, x, y, rows] = jobs[i];
+          std::construct_at(&networks[i], kernels::GatedNetwork<View>{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(),
+                                                                      ffn->down_proj_.weight(), y});
+        }
+        return kernels::grouped_gated_ffn_bf16<typename P::Arch, View>(ctx, networks);
+      }
     const auto inner = scope.array<kernels::GatedProduct<View>>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const auto& [ffn, x, y, rows] = jobs[i];

@@ -44,6 +44,7 @@ struct Fp8Activations {
 /// tiles in all passes, where the build has them.
 struct Bf16Activations : Exact {
   static constexpr Index bf16_from = 17;
+  static constexpr bool prepares = false;  ///< prepare() gives x itself: what is rounded to bf16 anyway may skip it
 };
 
 }  // namespace compute
@@ -56,5 +57,14 @@ constexpr bool in_bf16([[maybe_unused]] Index rows) {
   else
     return false;
 }
+
+/// Whether the policy wants to see activations before they are rounded to bf16.
+template <class C>
+inline constexpr bool prepares = [] {
+  if constexpr (requires { C::prepares; })
+    return C::prepares;
+  else
+    return true;
+}();
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -1,0 +1,93 @@
+// Floor 3. Whole gated feed-forward networks of many rows in bf16: y = (silu(x gate^T) * (x up^T)) down^T.
+//
+// The hidden activations of the one product are the packed x of the other: they are rounded to bf16 where they are formed, and no other
+// form of them is ever stored. The numbers are those of grouped_gated_linear_bf16 and grouped_linear_bf16.
+#pragma once
+
+#include "dsv3/kernels/linear_bf16.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+/// One network of a group: x [T, K], gate and up [N, K], down [D, N], y [T, D], overwritten.
+template <WeightView W>
+struct GatedNetwork {
+  ConstMatrixView<float> x;
+  W gate, up, down;
+  MatrixView<float> y;
+};
+
+namespace detail {
+
+/// Both products of networks of which one can be formed by tiles and the other perhaps not.
+template <class Arch, WeightView W>
+void networks_by_products(Context& ctx, std::span<const GatedNetwork<W>> group) {
+  auto scope = ctx.scratch();
+  const auto n = static_cast<Index>(group.size());
+  const auto inner = scope.array<GatedProduct<W>>(n);
+  const auto outer = scope.array<Product<W>>(n);
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& [x, gate, up, down, y] = group[i];
+    auto h = scope.matrix<float>(x.rows(), weight_rows(gate));
+    std::construct_at(&inner[i], GatedProduct<W>{x, x, gate, up, h});
+    std::construct_at(&outer[i], Product<W>{h, down, y});
+  }
+  grouped_gated_linear_bf16<Arch, W>(ctx, inner);
+  grouped_linear_bf16<Arch, W>(ctx, outer);
+}
+
+#ifdef DSV3_HAS_BF16_TILES
+
+template <class Arch, WeightView W>
+void networks_in_tiles(Context& ctx, std::span<const GatedNetwork<W>> group) {
+  using Inner = GatedProduct<W, bf16::Packed>;
+  auto scope = ctx.scratch();
+  const auto n = static_cast<Index>(group.size());
+  const auto inner = scope.array<Inner>(n);
+  const auto outer = scope.array<Product<W>>(n);
+  const auto hidden = scope.array<bf16::Packed>(n);
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& [x, gate, up, down, y] = group[i];
+    const Index rows = x.rows(), cols = weight_rows(gate);
+    hidden[i] = {scope.matrix<std::uint16_t>(1, bf16::Packed::size(rows, cols)).data(), rows, cols};
+    std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i]});
+    std::construct_at(&outer[i], Product<W>{{}, down, y});  // its x is hidden[i]
+  }
+  const auto x = pack_all<Inner>(ctx, scope, inner);
+  with_engine([&]<class Engine>() {
+    multiply_packed<Arch, Engine, Inner>(ctx, inner, x);
+    multiply_packed<Arch, Engine, Product<W>>(ctx, outer, hidden);
+  });
+}
+
+#endif
+
+/// Whether tiles can form both products.
+template <class Arch, WeightView W>
+bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W>& p) {
+#ifdef DSV3_HAS_BF16_TILES
+  const auto nothing = [](const auto&) {};
+  if constexpr (has_bf16_tiles<Arch>)
+    return Tiles<Arch, GatedProduct<W>>{{p.x, p.x, p.gate, p.up, {}}}.resolve(nothing) &&
+           Tiles<Arch, Product<W>>{{{}, p.down, p.y}}.resolve(nothing);
+#endif
+  return false;
+}
+
+}  // namespace detail
+
+/// y = bf16(silu(bf16(x) gate^T) * (bf16(x) up^T)) down^T for every network of the group.
+template <class Arch = simd::DefaultArch, WeightView W>
+void grouped_gated_ffn_bf16(Context& ctx, std::span<const GatedNetwork<W>> group) {
+  auto scope = ctx.scratch();
+  const auto fitting = scope.array<GatedNetwork<W>>(static_cast<Index>(group.size()));
+  const auto rest = scope.array<GatedNetwork<W>>(static_cast<Index>(group.size()));
+  std::size_t fit = 0, others = 0;
+  for (const auto& p : group) std::construct_at(detail::fits_tiles_whole<Arch>(p) ? &fitting[fit++] : &rest[others++], p);
+#ifdef DSV3_HAS_BF16_TILES
+  if constexpr (has_bf16_tiles<Arch>)
+    if (fit > 0) detail::networks_in_tiles<Arch, W>(ctx, fitting.first(fit));
+#endif
+  if (others > 0) detail::networks_by_products<Arch, W>(ctx, rest.first(others));
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels
