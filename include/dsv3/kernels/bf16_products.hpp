@@ -44,7 +44,7 @@ struct Tiles<Arch, Product<W>> {
   Index rows() const { return p.y.cols(); }
   auto unit(Index row) const requires ElementView<W> {
     const Index middle = std::min(row + bf16::side, rows());
-    return bf16::Unit<W>{p.w.slice(row, middle - row), p.w.slice(middle, std::min(bf16::side, rows() - middle))};
+    return bf16::Unit<W>{p.w.slice(row, middle - row), p.w.slice(middle, std::min(bf16::side, rows() - middle)), unit_rows};
   }
   void store(Index row, Index t, Index count, const float* first, const float* second) const {
     float* y = const_cast<float*>(p.y.data()) + t * p.y.outerStride() + row;
@@ -75,7 +75,7 @@ struct Tiles<Arch, GatedProduct<W, H>> {
   Index rows() const { return weight_rows(p.gate); }
   auto unit(Index row) const requires ElementView<W> {
     const Index count = std::min(bf16::side, rows() - row);
-    return bf16::Unit<W>{p.gate.slice(row, count), p.up.slice(row, count)};
+    return bf16::Unit<W>{p.gate.slice(row, count), p.up.slice(row, count), unit_rows};
   }
   void store(Index row, Index t, Index count, const float* gate, const float* up) const {
     alignas(64) std::array<float, bf16::sum_tile> h;

@@ -37,6 +37,7 @@ inline constexpr Index depth = 32;              ///< bf16 numbers in a tile's ro
 inline constexpr Index tile = side * depth;     ///< numbers in a tile of bf16
 inline constexpr Index sum_tile = side * side;  ///< numbers in a tile of sums
 inline constexpr Index block = 128;             ///< columns between two scalings
+inline constexpr Index prefetch_blocks = 2;     ///< of weights, between prefetch and conversion
 
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
@@ -51,10 +52,12 @@ struct Packed {
   const std::uint16_t* at(Index row_tile, Index column) const { return data + row_tile * side * padded(cols) + column * side; }
 };
 
-/// Two row tiles of weights, at most 16 rows each, whose products are formed together: neighbours in a weight, or a gate and an up.
+/// Two row tiles of weights, at most 16 rows each, whose products are formed together: neighbours in a weight, or a gate and an up. The next
+/// unit's are `apart` rows behind.
 template <ElementView V>
 struct Unit {
   V first, second;
+  Index apart;
 };
 
 #ifdef DSV3_HAS_BF16_TILES
@@ -195,8 +198,9 @@ struct Filled {
   template <class Arch, ElementView V>
   [[gnu::always_inline]] void fill(const Unit<V>& unit, Index column, Index begin, Index end, float* scales) {
     if (begin == 0) fill_scales(unit.first, column, scales), fill_scales(unit.second, column, scales + side);
-    if (begin < side) fill_tile<Arch>(unit.first, column, begin, std::min(end, side), tiles.data());
-    if (end > side) fill_tile<Arch>(unit.second, column, std::max(begin - side, Index{0}), end - side, tiles.data() + block * side);
+    if (begin < side) fill_tile<Arch>(unit.first, unit.apart, column, begin, std::min(end, side), tiles.data());
+    if (end > side)
+      fill_tile<Arch>(unit.second, unit.apart, column, std::max(begin - side, Index{0}), end - side, tiles.data() + block * side);
   }
 
  private:
@@ -209,10 +213,12 @@ struct Filled {
   }
 
   template <class Arch, ElementView V>
-  [[gnu::always_inline]] static void fill_tile(const V& w, Index column, Index begin, Index end, std::uint16_t* tiles) {
+  [[gnu::always_inline]] static void fill_tile(const V& w, Index apart, Index column, Index begin, Index end, std::uint16_t* tiles) {
     using Code = typename V::Storage::Codec::Code;
     using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
     const Index columns = std::min(block, w.cols - column), stride = w.row(1) - w.row(0);
+    const Index ahead = prefetch_blocks * block, beyond = column + ahead - w.cols;  // columns ahead are the next unit's first ones at last
+    const Index fetched = beyond < 0 ? ahead : apart * stride + beyond / block * block - column;
     const Code* codes = w.row(begin) + column;
     std::uint16_t* out = tiles + begin * depth;
     end = std::min(end, w.rows);
@@ -220,7 +226,7 @@ struct Filled {
       for (Index i = begin; i < end; ++i, codes += stride, out += depth)
         simd::unroll<2>([&](auto half) __attribute__((always_inline)) {
           constexpr Index k = half * 2 * depth;
-          simd::prefetch(codes + k, 2 * block);
+          simd::prefetch(codes + k, fetched);
           Group::store(codes + k, out + k * side, out + k * side + tile);
         });
       return;
