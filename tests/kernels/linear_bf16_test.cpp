@@ -1,4 +1,4 @@
-#include "dsv3/kernels/linear_bf16.hpp"
+#include "dsv3/kernels/gated_ffn_bf16.hpp"
 
 #include <array>
 
@@ -115,6 +115,42 @@ TEST_CASE_TEMPLATE("silu(gate) * up, alone and in groups, in bf16 and in float32
     kernels::grouped_gated_linear_bf16<simd::DefaultArch, View>(ctx, {&group[i], 1});
     CHECK(same_bits(h[i], in_group));
   }
+}
+
+TEST_CASE("whole networks have the bits of their two products, whatever their widths and storages") {
+  Random random;
+  using View = AnyStorage::View;
+  std::vector<Matrix<float>> x, y;
+  std::vector<Weight<Fp8>> fp8;
+  std::vector<Weight<F32>> f32;
+  const Sizes sizes = {{40, 37, 130}, {0, 16, 64}, {3, 33, 300}, {17, 64, 64}, {33, 129, 257}, {50, 48, 64}, {18, 15, 40}, {20, 1, 1}};  // T, N, K
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    const auto& [t, n, k] = sizes[i];
+    x.push_back(random.matrix(t, k));
+    y.push_back(Matrix<float>::Constant(t, k + 3, NAN));
+    fp8.emplace_back(random.matrix(n, k, 0.1f));
+    fp8.emplace_back(random.matrix(n, k, 0.1f));
+    fp8.emplace_back(random.matrix(k + 3, n, 0.1f));
+    f32.emplace_back(random.matrix(k + 3, n, 0.1f));
+  }
+  std::vector<kernels::GatedNetwork<View>> group;
+  for (std::size_t i = 0; i < sizes.size(); ++i)  // every other one cannot be formed by tiles as a whole
+    group.push_back({view(std::as_const(x[i])), fp8[3 * i].view(), fp8[3 * i + 1].view(),
+                     i % 2 == 0 ? View(fp8[3 * i + 2].view()) : View(f32[i].view()), view(y[i])});
+  Context ctx;
+  kernels::grouped_gated_ffn_bf16<simd::DefaultArch, View>(ctx, group);
+  for (const auto& p : group) {
+    Matrix<float> h(p.x.rows(), weight_rows(p.gate)), expected(p.y.rows(), p.y.cols());
+    const kernels::GatedProduct<View> inner{p.x, p.x, p.gate, p.up, view(h)};
+    kernels::grouped_gated_linear_bf16<simd::DefaultArch, View>(ctx, {&inner, 1});
+    kernels::linear_bf16(ctx, view(h), p.down, view(expected));
+    CHECK(same_bits(Matrix<float>(p.y), expected));
+  }
+  const auto alone = y;
+  Parallel openmp{3};
+  Context parallel(openmp, 0);
+  kernels::grouped_gated_ffn_bf16<simd::DefaultArch, View>(parallel, group);
+  for (std::size_t i = 0; i < sizes.size(); ++i) CHECK(same_bits(y[i], alone[i]));
 }
 
 #ifdef DSV3_HAS_BF16_TILES

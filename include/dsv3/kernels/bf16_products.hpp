@@ -82,7 +82,7 @@ struct Tiles<Arch, GatedProduct<W, H>> {
     swiglu_row<Arch>(gate, up, bf16::sum_tile, h.data());
     const Index columns = std::min(bf16::side, rows() - row);
     if constexpr (std::is_same_v<H, bf16::Packed>)
-      bf16::store_packed(h.data(), columns, p.h, t / bf16::side, row);
+      bf16::store_right(h.data(), columns, row + bf16::side >= rows(), p.h, t / bf16::side, row);
     else
       bf16::store_transposed(h.data(), count, columns, const_cast<float*>(p.h.data()) + t * p.h.outerStride() + row, p.h.outerStride());
   }
@@ -98,13 +98,12 @@ std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::spa
   };
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& x = group[i].x;
-    const bool same = i > 0 && x.data() == group[i - 1].x.data() && x.rows() == packed[i - 1].rows && x.cols() == packed[i - 1].cols;
-    packed[i] = same ? packed[i - 1]
-                     : bf16::Packed{scope.matrix<std::uint16_t>(1, bf16::Packed::size(x.rows(), x.cols())).data(), x.rows(), x.cols()};
+    const auto same = [&](const auto& last) { return x.data() == last.data() && x.rows() == last.rows() && x.cols() == last.cols(); };
+    packed[i] = i > 0 && same(group[i - 1].x) ? packed[i - 1] : bf16::Packed::right(scope, x.rows(), x.cols());
   }
   for_each_panel(
       ctx, group, [&](const P& p) { return shared(p) ? 0 : packed[index(p)].row_tiles(); }, [](const P& p) { return p.x.size(); },
-      [](const P&, Index) { return Index{1}; }, [&](const P& p, Index tile, Index, int) { bf16::pack(p.x, tile, packed[index(p)]); });
+      [](const P&, Index) { return Index{1}; }, [&](const P& p, Index tile, Index, int) { bf16::pack_right(p.x, tile, packed[index(p)]); });
   return packed;
 }
 

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <span>
 
-#include "dsv3/core/matrix.hpp"
+#include "dsv3/core/workspace.hpp"
 #include "dsv3/quant/any_storage.hpp"
 #include "dsv3/quant/bf16_group.hpp"
 #include "dsv3/simd/amx.hpp"
@@ -42,12 +42,19 @@ inline constexpr Index prefetch_blocks = 2;     ///< of weights, between prefetc
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
 
-/// x [rows, cols] as tiles of column pairs: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32).
+/// x [rows, cols] as tiles of column pairs: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32). As right operand of
+/// weights, columns are padded to whole groups of 64, and stand within each as codec::Bf16Group does.
 struct Packed {
   std::uint16_t* data = nullptr;
   Index rows = 0, cols = 0;
 
+  static constexpr Index group = 2 * depth;
   static Index size(Index rows, Index cols) { return (rows + side - 1) / side * side * padded(cols); }
+  /// A right operand in `scope` for x [rows, cols].
+  static Packed right(Workspace::Scope& scope, Index rows, Index cols) {
+    cols = (cols + group - 1) / group * group;
+    return {scope.matrix<std::uint16_t>(1, size(rows, cols)).data(), rows, cols};
+  }
   Index row_tiles() const { return (rows + side - 1) / side; }
   const std::uint16_t* at(Index row_tile, Index column) const { return data + row_tile * side * padded(cols) + column * side; }
 };
@@ -189,6 +196,23 @@ inline void pack(ConstMatrixView<float> x, Index i, const Packed& packed) {
   }
 }
 
+/// The same for a right operand of weights.
+inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) {
+  auto* out = const_cast<std::uint16_t*>(packed.at(i, 0));
+  for (Index k = 0; k < x.cols(); k += Packed::group) {
+    Square first{}, last{};
+    for (Index t = 0; t < std::min(side, x.rows() - i * side); ++t) {
+      const float* row = x.row_data(i * side + t) + k;
+      const auto woven = codec::weave(load_bf16(row, x.cols() - k), load_bf16(row + depth, x.cols() - k - depth));
+      first.rows[t] = woven.first, last.rows[t] = woven.last;
+    }
+    for (auto* half : {&first, &last}) {
+      transpose(*half);
+      for (Index p = 0; p < side; ++p, out += depth) _mm512_store_si512(out, half->rows[p]);
+    }
+  }
+}
+
 /// 128 columns of a unit's weights: rows of the first are 0 to 15, of the second 16 to 31.
 struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
@@ -262,13 +286,19 @@ inline void store_transposed(const float* sums, Index rows, Index columns, float
   for (Index t = 0; t < rows; ++t) _mm512_mask_storeu_epi32(y + t * stride, mask, sum.rows[t]);
 }
 
-/// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into packed activations, past
-/// the caches too. Columns from `columns` on become zeros, up to the end of the last tile.
-inline void store_packed(const float* sums, Index columns, const Packed& x, Index row_tile, Index column) {
-  auto* out = reinterpret_cast<__m512i*>(const_cast<std::uint16_t*>(x.at(row_tile, column)));
-  const auto sum = [&](Index k) { return k < columns ? _mm512_load_ps(sums + k * side) : _mm512_setzero_ps(); };
-  const bool last_half = column % depth == 0 && column + side >= x.cols;
-  for (Index k = 0; k < (last_half ? depth : side); k += 2) _mm512_stream_si512(out++, bf16_pairs(sum(k), sum(k + 1)));
+/// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into a right operand of
+/// weights, past the caches too. Of the 16 only `columns` are; the others become zeros, as do, after the `last` ones, those up to the end.
+inline void store_right(const float* sums, Index columns, bool last, const Packed& x, Index row_tile, Index column) {
+  constexpr Index eight = side / 2, pairs_apart = eight / 2 * depth;  // 8 columns are 4 pairs
+  for (; columns > 0 || (last && column % Packed::group != 0); columns -= side, column += side) {
+    const auto sum = [&](Index k) { return k < columns ? _mm512_load_ps(sums + k * side) : _mm512_setzero_ps(); };
+    auto* first = const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) +
+                  column % Packed::group / side * pairs_apart;
+    for (Index k = 0; k < eight; k += 2) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + k / 2 * depth), bf16_pairs(sum(k), sum(k + 1)));
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + tile + k / 2 * depth), bf16_pairs(sum(eight + k), sum(eight + k + 1)));
+    }
+  }
 }
 
 /// Makes what went past the caches visible to threads that wait for this one.

@@ -47,8 +47,7 @@ void networks_in_tiles(Context& ctx, std::span<const GatedNetwork<W>> group) {
   const auto hidden = scope.array<bf16::Packed>(n);
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& [x, gate, up, down, y] = group[i];
-    const Index rows = x.rows(), cols = weight_rows(gate);
-    hidden[i] = {scope.matrix<std::uint16_t>(1, bf16::Packed::size(rows, cols)).data(), rows, cols};
+    hidden[i] = bf16::Packed::right(scope, x.rows(), weight_rows(gate));
     std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i]});
     std::construct_at(&outer[i], Product<W>{{}, down, y});  // its x is hidden[i]
   }
