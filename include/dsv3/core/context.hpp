@@ -1,6 +1,7 @@
 // Floor 0. Context: what a computation runs on, passed by reference through every call.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "dsv3/core/executor.hpp"
@@ -24,6 +25,7 @@ class Context {
         run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {}
 
   static constexpr Index default_worth_waking = Index{1} << 18;  ///< a few tens of microseconds
+  static constexpr Index worth_handing_out = Index{1} << 14;     ///< a few microseconds
 
   int workers() const { return workers_; }
 
@@ -33,13 +35,15 @@ class Context {
     if (tasks > 0) run_(executor_, tasks, TaskRef(f));
   }
 
-  /// The same for tasks that together take about `work` simple operations: a loop that is not worth waking threads for stays here.
+  /// The same for tasks that together take about `work` simple operations: a loop that is not worth waking threads for stays here, and
+  /// small tasks are handed out several at a time.
   template <class F>
   void parallel_for(Index tasks, Index work, F&& f) {
-    if (work >= worth_waking_)
-      parallel_for(tasks, f);
-    else
-      Serial{}.run(tasks, TaskRef(f));
+    if (work < worth_waking_) return Serial{}.run(tasks, TaskRef(f));
+    const Index together = std::clamp(tasks * worth_handing_out / std::max(work, Index{1}), Index{1}, tasks / (4 * workers_) + 1);
+    parallel_for((tasks + together - 1) / together, [&](Index i, int worker) {
+      for (Index task = i * together; task < std::min((i + 1) * together, tasks); ++task) f(task, worker);
+    });
   }
 
   /// A scope to take scratch memory from.
