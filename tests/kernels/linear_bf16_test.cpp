@@ -123,7 +123,8 @@ TEST_CASE("whole networks have the bits of their two products, whatever their wi
   std::vector<Matrix<float>> x, y;
   std::vector<Weight<Fp8>> fp8;
   std::vector<Weight<F32>> f32;
-  const Sizes sizes = {{40, 37, 130}, {0, 16, 64}, {3, 33, 300}, {17, 64, 64}, {33, 129, 257}, {50, 48, 64}, {18, 15, 40}, {20, 1, 1}};  // T, N, K
+  const Sizes sizes = {{40, 37, 130},  {0, 16, 64},  {3, 33, 300}, {17, 64, 64},
+                       {33, 129, 257}, {50, 48, 64}, {18, 15, 40}, {20, 1, 1}};  // T, N, K
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const auto& [t, n, k] = sizes[i];
     x.push_back(random.matrix(t, k));

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "dsv3/kernels/attention.hpp"
-#include "dsv3/kernels/bf16_tile.hpp"
+#include "dsv3/kernels/bf16_pack.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 

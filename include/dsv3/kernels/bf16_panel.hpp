@@ -1,7 +1,7 @@
 // Floor 3. A panel of bf16 products: a few units of weight rows times all activation rows, in an order that keeps tiles in cache.
 #pragma once
 
-#include "dsv3/kernels/bf16_tile.hpp"
+#include "dsv3/kernels/bf16_pack.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 

@@ -26,11 +26,13 @@ struct Product {
 
 namespace detail {
 
-inline constexpr Index tallest_tile = 4;        // rows of x in a tile, at most
-inline constexpr Index least_bytes = 1 << 18;   // codes a panel takes where they are read once, so that its streams are worth starting
-inline constexpr Index least_bytes_nn = 1 << 16;  // the same in linear_transposed
+inline constexpr Index tallest_tile = 4;  // rows of x in a tile, at most
+
+// Codes a panel takes at least where they are read once, so that its streams are worth starting: in linear and in linear_transposed; and
+// codes times rows of x, at most, where they are read again from cache.
+inline constexpr Index least_bytes = 1 << 18, least_bytes_nn = 1 << 16, cached_bytes = 1 << 19;
+
 inline constexpr Index most_columns = 512, rows_nn = 16;  // of w: in a panel of linear_transposed, and of those at a time
-inline constexpr Index cached_bytes = 1 << 19;  // codes times rows of x, at most, where they are read again from cache
 
 /// M rows of x times all rows of w. A tile's rows of w lie far apart, so that each is the head of a long stream that the processor
 /// recognizes as one. Codes are prefetched `ahead` elements before their use, unless that is 0.
@@ -53,10 +55,11 @@ class Arrange {
   ConstMatrixView<float> operator()(ConstMatrixView<float> x, const W& w) {
     return visit_weight(w, [&]<class V>(const V&) {
       if constexpr (codec::reorders<codec::DecodeGroup<typename V::Storage::Codec, Arch>>) {
-        if (x.data() != x_ || x.rows() != rows_ || k_block_ != V::Storage::k_block) {
+        const Source source{x.data(), x.rows(), x.cols(), x.outerStride(), V::Storage::k_block};
+        if (source != last_) {
           auto y = scope_.matrix<float>(x.rows(), x.cols());
           ctx_.parallel_for(x.rows(), x.size(), [&](Index t, int) { arrange_row<Arch, V>(x.row_data(t), x.cols(), y.row_data(t)); });
-          x_ = x.data(), rows_ = x.rows(), k_block_ = V::Storage::k_block, arranged_ = y.data();
+          last_ = source, arranged_ = y.data();
         }
         return ConstMatrixView<float>(arranged_, x.rows(), x.cols());
       }
@@ -65,10 +68,16 @@ class Arrange {
   }
 
  private:
+  struct Source {
+    const float* x = nullptr;
+    Index rows = 0, cols = 0, stride = 0, block = 0;
+    bool operator==(const Source&) const = default;
+  };
+
   Context& ctx_;
   Workspace::Scope& scope_;
-  const float *x_ = nullptr, *arranged_ = nullptr;
-  Index rows_ = 0, k_block_ = 0;
+  Source last_;
+  const float* arranged_ = nullptr;
 };
 
 /// All rows of x times all rows of w, which come from memory the first time.
@@ -93,8 +102,8 @@ Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
   return std::max(Index{16}, x.rows() <= tallest_tile ? std::max(share / 16 * 16, rows(least_bytes)) : rows(cached_bytes / x.rows()));
 }
 
-/// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few rows
-/// of w at a time, so that they are read as they lie in memory. Rows with one scale are summed first, then scaled.
+/// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few
+/// rows of w at a time, so that they are read as they lie in memory. Rows with one scale are summed first, then scaled.
 template <class Arch, int M, ElementView W>
 void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
   using Floats = simd::Floats<Arch>;
@@ -111,8 +120,7 @@ void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index e
     for (Index n = n0; n < stop; n += rows_nn) {
       const Index until = std::min(n + rows_nn, stop);
       Index k = begin;
-      for (; end - k > 3 * step; k += 4 * step)
-        tile_nn<Arch, M, 4>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
+      for (; end - k > 3 * step; k += 4 * step) tile_nn<Arch, M, 4>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
       for (; k < end; k += step) tile_nn<Arch, M, 1>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
     }
     each_row([&](const float* part, float* total) {

@@ -31,9 +31,9 @@ void arrange_row(const float* x, Index cols, float* out) {
   }
 }
 
-/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; x rows are ldx apart, y rows ldy, and if W's codes
-/// are decoded faster in another order, x is as arrange_row() gives it. Codes `ahead` elements behind those in use are prefetched, unless it is 0. Each block of k_block products is summed in one vector, times its scale added to a
-/// second one, which is summed over its lanes.
+/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; x rows are ldx apart, y rows ldy. If W's codes are decoded
+/// faster in another order, x is as arrange_row() gives it. Codes `ahead` elements behind those in use are prefetched, unless it is 0. Each
+/// block of k_block products is summed in one vector, times its scale added to a second one, which is summed over its lanes.
 template <class Arch, int M, int N, ElementView W>
 void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
@@ -121,15 +121,16 @@ template <class Arch, int Vectors, class C>
   std::array<simd::Floats<Arch>, Vectors> out;
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
     auto& values = out[static_cast<std::size_t>(v())];
-    values = v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
+    values =
+        v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
     if constexpr (Group::unit != 1) values *= simd::Floats<Arch>(1 / Group::unit);
   });
   return out;
 }
 
-/// part[m, k] += sum of x[m, n] times the code W[n, k] over n in [begin, end), for M rows and the `Vectors` vectors of columns from `column`,
-/// of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Codes are divided by DecodeGroup's unit. The same columns
-/// `ahead` rows later are prefetched.
+/// part[m, k] += sum of x[m, n] times the code W[n, k] over n in [begin, end), for M rows and the `Vectors` vectors of columns from
+/// `column`, of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Codes are divided by DecodeGroup's unit. The same
+/// columns `ahead` rows later are prefetched.
 template <class Arch, int M, int Vectors, ElementView W>
 void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp, Index ahead) {
   using Floats = simd::Floats<Arch>;

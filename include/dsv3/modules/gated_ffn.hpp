@@ -46,8 +46,8 @@ class GatedFfn {
         const auto networks = scope.array<kernels::GatedNetwork<View>>(n);
         for (std::size_t i = 0; i < jobs.size(); ++i) {
           const auto& [ffn, x, y, rows] = jobs[i];
-          std::construct_at(&networks[i], kernels::GatedNetwork<View>{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(),
-                                                                      ffn->down_proj_.weight(), y});
+          std::construct_at(&networks[i],
+                            kernels::GatedNetwork<View>{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y});
         }
         return kernels::grouped_gated_ffn_bf16<typename P::Arch, View>(ctx, networks);
       }

@@ -44,7 +44,8 @@ class Linear {
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const View& w = jobs[i].linear->weight();
       const bool prepared = i > 0 && is_fp8(w) == is_fp8(products[i - 1].w);
-      std::construct_at(&products[i], kernels::Product<View>{prepared ? products[i - 1].x : P::Compute::prepare(ctx, scope, x, w), w, jobs[i].y});
+      std::construct_at(&products[i],
+                        kernels::Product<View>{prepared ? products[i - 1].x : P::Compute::prepare(ctx, scope, x, w), w, jobs[i].y});
     }
     multiply<P>(ctx, x.rows(), products);
   }

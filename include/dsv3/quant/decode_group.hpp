@@ -18,7 +18,9 @@ struct DecodeGroup {
 
 /// Whether a group has load_reordered().
 template <class Group>
-inline constexpr bool reorders = requires(const float* x, float* out) { Group::arrange(x, out); };
+inline constexpr bool reorders = requires(const float* x, float* out) {
+  Group::arrange(x, out);
+};
 
 /// The values of a group of codes in the order that takes least time: arrange()'s where the group has one.
 template <class Group, class Code>

@@ -1,0 +1,142 @@
+// Floor 3. Activations and results on their way into and out of bf16 tiles: packing as right operands, storing sums as rows or as operands.
+//
+// Without bf16 tiles (has_bf16_tiles) there are none of the functions.
+#pragma once
+
+#include "dsv3/core/workspace.hpp"
+#include "dsv3/kernels/bf16_tile.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels::bf16 {
+
+/// x [rows, cols] as tiles of column pairs: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32). As right operand of
+/// weights, columns are padded to whole groups of 64, and stand within each as codec::Bf16Group does.
+struct Packed {
+  std::uint16_t* data = nullptr;
+  Index rows = 0, cols = 0;
+
+  static constexpr Index group = 2 * depth;
+  static Index size(Index rows, Index cols) { return (rows + side - 1) / side * side * padded(cols); }
+  /// A right operand in `scope` for x [rows, cols].
+  static Packed right(Workspace::Scope& scope, Index rows, Index cols) {
+    cols = (cols + group - 1) / group * group;
+    return {scope.matrix<std::uint16_t>(1, size(rows, cols)).data(), rows, cols};
+  }
+  Index row_tiles() const { return (rows + side - 1) / side; }
+  const std::uint16_t* at(Index row_tile, Index column) const { return data + row_tile * side * padded(cols) + column * side; }
+};
+
+#ifdef DSV3_HAS_BF16_TILES
+
+/// A 16 x 16 matrix of 32-bit elements.
+struct Square {
+  __m512i rows[16];
+};
+
+[[gnu::always_inline]] inline void transpose(Square& square) {
+  __m512i t[16], *r = square.rows;
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+      r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+    }
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 16; j += 8) {
+      t[j + i] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0x88);
+      t[j + i + 4] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0xdd);
+    }
+  for (int i = 0; i < 8; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+  }
+}
+
+/// Numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b in turn, 16 of each.
+template <std::uint16_t First, std::uint16_t Second>
+__m512i in_turn(__m512i a, __m512i b) {
+  alignas(64) static constexpr auto order = [] {
+    std::array<std::uint16_t, 32> o{};
+    for (std::uint16_t i = 0; i < 32; ++i) o[i] = static_cast<std::uint16_t>((i % 2 == 0 ? First : Second) + i / 2);
+    return o;
+  }();
+  return _mm512_permutex2var_epi16(a, _mm512_load_si512(order.data()), b);
+}
+
+/// 16 pairs of bf16 numbers: even rounded, odd rounded.
+inline __m512i bf16_pairs(__m512 even, __m512 odd) {
+  const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+  return in_turn<0, 16>(rounded, rounded);
+}
+
+/// The first min(n, 32) numbers at p rounded to nearest even, then zeros.
+inline __m512i load_bf16(const float* p, Index n) {
+  const auto mask = [&](Index begin) { return static_cast<__mmask16>((1u << std::clamp(n - begin, Index{0}, side)) - 1); };
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(mask(side), p + side), _mm512_maskz_loadu_ps(mask(0), p)));
+}
+
+/// Fills row tile i of `packed` from x.
+inline void pack(ConstMatrixView<float> x, Index i, const Packed& packed) {
+  auto* out = const_cast<std::uint16_t*>(packed.at(i, 0));
+  for (Index k = 0; k < x.cols(); k += depth, out += tile) {
+    Square square{};
+    for (Index t = 0; t < std::min(side, x.rows() - i * side); ++t) square.rows[t] = load_bf16(x.row_data(i * side + t) + k, x.cols() - k);
+    transpose(square);
+    for (Index p = 0; p < side; ++p) _mm512_store_si512(out + p * depth, square.rows[p]);
+  }
+}
+
+/// The same for a right operand of weights.
+inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) {
+  auto* out = const_cast<std::uint16_t*>(packed.at(i, 0));
+  for (Index k = 0; k < x.cols(); k += Packed::group) {
+    Square first{}, last{};
+    for (Index t = 0; t < std::min(side, x.rows() - i * side); ++t) {
+      const float* row = x.row_data(i * side + t) + k;
+      const auto woven = codec::weave(load_bf16(row, x.cols() - k), load_bf16(row + depth, x.cols() - k - depth));
+      first.rows[t] = woven.first, last.rows[t] = woven.last;
+    }
+    for (auto* half : {&first, &last}) {
+      transpose(*half);
+      for (Index p = 0; p < side; ++p, out += depth) _mm512_store_si512(out, half->rows[p]);
+    }
+  }
+}
+
+/// y[t][n] = sum[n][t] for t < rows and n < columns: sums as they are formed into rows of activations. Whole cache lines go past the
+/// caches, since a tile's lie in as many rows, and are not read before all are written. A thread ends its part with end_stores().
+inline void store_transposed(const float* sums, Index rows, Index columns, float* y, Index stride) {
+  Square sum;
+  for (Index n = 0; n < side; ++n) sum.rows[n] = _mm512_load_si512(sums + n * side);
+  transpose(sum);
+  if (columns == side && stride % side == 0 && reinterpret_cast<std::uintptr_t>(y) % 64 == 0) {
+    for (Index t = 0; t < rows; ++t) _mm512_stream_si512(reinterpret_cast<__m512i*>(y + t * stride), sum.rows[t]);
+    return;
+  }
+  const auto mask = static_cast<__mmask16>((1u << columns) - 1);
+  for (Index t = 0; t < rows; ++t) _mm512_mask_storeu_epi32(y + t * stride, mask, sum.rows[t]);
+}
+
+/// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into a right operand of
+/// weights, past the caches too. Of the 16 only `columns` are; the others become zeros, as do, after the `last` ones, those up to the end.
+inline void store_right(const float* sums, Index columns, bool last, const Packed& x, Index row_tile, Index column) {
+  constexpr Index eight = side / 2, pairs_apart = eight / 2 * depth;  // 8 columns are 4 pairs
+  for (; columns > 0 || (last && column % Packed::group != 0); columns -= side, column += side) {
+    const auto sum = [&](Index k) { return k < columns ? _mm512_load_ps(sums + k * side) : _mm512_setzero_ps(); };
+    auto* first =
+        const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) + column % Packed::group / side * pairs_apart;
+    for (Index k = 0; k < eight; k += 2) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + k / 2 * depth), bf16_pairs(sum(k), sum(k + 1)));
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + tile + k / 2 * depth), bf16_pairs(sum(eight + k), sum(eight + k + 1)));
+    }
+  }
+}
+
+/// Makes what went past the caches visible to threads that wait for this one.
+inline void end_stores() { _mm_sfence(); }
+
+#endif
+
+}  // namespace dsv3::inline DSV3_ISA::kernels::bf16
