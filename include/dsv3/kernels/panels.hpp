@@ -12,8 +12,8 @@ struct Panel {
   Index product, begin, count;
 };
 
-/// Each panel may take this part of the work that is left for one worker: long panels first, which stream best, short ones last, so that
-/// all workers end together.
+/// A panel's share is what is left for one worker, divided by this: long panels first, which stream best, short ones last, so that all
+/// workers end together.
 inline constexpr Index panel_share = 2;
 
 /// Runs f(product, begin, count, worker) for panels that cover rows [0, rows(product)) of every product. work(product) counts a product's

@@ -19,10 +19,7 @@ struct Bf16Group {
 };
 
 #ifdef __AVX512BW__
-struct Woven {
-  __m512i first, last;
-};
-[[gnu::always_inline]] inline Woven weave(__m512i a, __m512i b) {
+[[gnu::always_inline]] inline detail::Bf16Pair weave(__m512i a, __m512i b) {
   return {_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd)};
 }
 

@@ -43,6 +43,15 @@ std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) 
 }
 }  // namespace detail
 
+#ifdef __AVX512BW__
+namespace detail {
+/// 64 bf16 numbers: of each 16 the first 8, and the last 8.
+struct Bf16Pair {
+  __m512i first, last;
+};
+}  // namespace detail
+#endif
+
 #ifdef __AVX512VBMI__
 namespace detail {
 /// The upper 16 bits of e4m3's 128 non-negative values as floats, split into bytes: the tables of a lookup by code.
@@ -59,10 +68,7 @@ inline constexpr E4m3Bytes e4m3_bytes = [] {
   return t;
 }();
 
-/// 64 codes as bf16: of each 16 bytes the first 8, and the last 8.
-struct Bf16Pair {
-  __m512i first, last;
-};
+/// 64 codes as bf16.
 [[gnu::always_inline]] inline Bf16Pair e4m3_to_bf16(__m512i codes) {
   const auto lookup = [&](const std::array<std::uint8_t, 128>& table) __attribute__((always_inline)) {
     return _mm512_permutex2var_epi8(_mm512_load_si512(table.data()), codes, _mm512_load_si512(table.data() + 64));
