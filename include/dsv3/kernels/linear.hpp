@@ -26,7 +26,7 @@ struct Product {
 
 namespace detail {
 
-inline constexpr Index tallest_tile = 4;  // rows of x in a tile, at most
+inline constexpr int tallest_tile = 4;  // rows of x in a tile, at most
 
 // Codes a panel takes at least where they are read once, so that its streams are worth starting: in linear and in linear_transposed; and
 // codes times rows of x, at most, where they are read again from cache.
@@ -87,7 +87,7 @@ void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
     for (; t + M <= x.rows(); t += M, ahead = 0) row_of_tiles_nt<Arch, M>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
   };
-  tiles(std::integral_constant<int, 4>{});
+  tiles(std::integral_constant<int, tallest_tile>{});
   tiles(std::integral_constant<int, 3>{});
   tiles(std::integral_constant<int, 2>{});
   tiles(std::integral_constant<int, 1>{});
@@ -142,7 +142,7 @@ void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, Matr
     for (; t + M <= x.rows(); t += M, ahead = 0)
       row_of_tiles_nn<Arch, M>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride(), ahead);
   };
-  tiles(std::integral_constant<int, 4>{});
+  tiles(std::integral_constant<int, tallest_tile>{});
   tiles(std::integral_constant<int, 1>{});
 }
 
