@@ -25,29 +25,31 @@ constexpr const char* usage =
 
 constexpr int runs = 61;
 
-std::vector<std::uint16_t> to_bf16(ConstMatrixView<float> m) {
-  std::vector<std::uint16_t> codes;
+// Operands of both lie in a workspace, as a model's do: in huge pages, at the beginning of a cache line.
+std::uint16_t* to_bf16(Workspace::Scope& scope, ConstMatrixView<float> m) {
+  auto codes = scope.matrix<std::uint16_t>(m.rows(), m.cols());
   for (Index i = 0; i < m.rows(); ++i)
-    for (Index k = 0; k < m.cols(); ++k) codes.push_back(codec::BFloat16::encode(m(i, k)));
-  return codes;
+    for (Index k = 0; k < m.cols(); ++k) codes(i, k) = codec::BFloat16::encode(m(i, k));
+  return codes.data();
 }
 
 /// y [T, N] = x [T, K] W^T by oneDNN.
 class OneDnn {
  public:
-  OneDnn(ConstMatrixView<float> x, ConstMatrixView<float> w, MatrixView<float> y) : x_(to_bf16(x)), w_(to_bf16(w)) {
+  OneDnn(Workspace::Scope& scope, ConstMatrixView<float> x, ConstMatrixView<float> w, MatrixView<float> y) {
     using namespace dnnl;
     using Tag = memory::format_tag;
     const auto bf16 = memory::data_type::bf16;
     const memory::desc source({x.rows(), x.cols()}, bf16, Tag::ab), any({w.cols(), w.rows()}, bf16, Tag::any),
         rows_of_w({w.cols(), w.rows()}, bf16, Tag::ba), result({y.rows(), y.cols()}, memory::data_type::f32, Tag::ab);
     const matmul::primitive_desc product(matmul::desc(source, any, result), engine_);
-    memory plain(rows_of_w, engine_, w_.data()), packed(product.weights_desc(), engine_);
+    memory plain(rows_of_w, engine_, to_bf16(scope, w)), packed(product.weights_desc(), engine_);
     reorder(plain, packed).execute(stream_, plain, packed);
     stream_.wait();
     product_ = matmul(product);
-    arguments_ = {
-        {DNNL_ARG_SRC, memory(source, engine_, x_.data())}, {DNNL_ARG_WEIGHTS, packed}, {DNNL_ARG_DST, memory(result, engine_, y.data())}};
+    arguments_ = {{DNNL_ARG_SRC, memory(source, engine_, to_bf16(scope, x))},
+                  {DNNL_ARG_WEIGHTS, packed},
+                  {DNNL_ARG_DST, memory(result, engine_, y.data())}};
   }
 
   void run() {
@@ -56,7 +58,6 @@ class OneDnn {
   }
 
  private:
-  std::vector<std::uint16_t> x_, w_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   dnnl::matmul product_;
@@ -65,14 +66,18 @@ class OneDnn {
 
 nlohmann::json compare(Context& ctx, Index rows, Index n, Index k) {
   std::srand(1);
-  const Matrix<float> x = Matrix<float>::Random(rows, k), random = Matrix<float>::Random(n, k) * 0.02f;
+  Workspace memory;
+  Workspace::Scope scope(memory);
+  auto x = scope.matrix<float>(rows, k), y = scope.matrix<float>(rows, n), other = scope.matrix<float>(rows, n);
+  x.setRandom();
+  const Matrix<float> random = Matrix<float>::Random(n, k) * 0.02f;
   const Fp8Matrix fp8 = quantize_fp8(view(random));
   const auto w = fp8.view();
-  Matrix<float> values(n, k), y(rows, n), other(rows, n);
+  Matrix<float> values(n, k);
   for (Index i = 0; i < n; ++i) decode_row<simd::DefaultArch>(w, i, values.row(i).data());
-  OneDnn onednn(view(x), view(values), view(other));
+  OneDnn onednn(scope, x, view(values), other);
 
-  kernels::linear_bf16(ctx, view(x), w, view(y));
+  kernels::linear_bf16(ctx, x, w, y);
   onednn.run();
   for (Index t = 0; t < rows; t += rows / 4)
     for (Index i = 0; i < n; i += 97) {
@@ -85,7 +90,7 @@ nlohmann::json compare(Context& ctx, Index rows, Index n, Index k) {
 
   std::vector<double> ours, theirs, ratios, peaks;
   for (int run = -3; run < runs; ++run) {
-    const double a = bench::seconds([&] { kernels::linear_bf16(ctx, view(x), w, view(y)); });
+    const double a = bench::seconds([&] { kernels::linear_bf16(ctx, x, w, y); });
     const double b = bench::seconds([&] { onednn.run(); });
     const double peak = bench::amx_peak(ctx);
     if (run < 0) continue;

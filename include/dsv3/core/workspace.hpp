@@ -47,6 +47,12 @@ class Workspace {
       return {reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows, cols};
     }
 
+    /// Memory of so many bytes at such an alignment.
+    std::byte* aligned(Index bytes, std::size_t alignment) {
+      std::byte* p = workspace_.take(static_cast<std::size_t>(bytes) + alignment);
+      return p + (alignment - reinterpret_cast<std::uintptr_t>(p) % alignment) % alignment;
+    }
+
    private:
     Workspace& workspace_;
     std::size_t chunk_, used_;
@@ -89,7 +95,7 @@ class Workspace {
 
   // Large chunks ask for huge pages: products of many rows touch more small ones than the processor keeps translations of.
   void add_chunk(std::size_t size) {
-    const bool huge = size >= 2 * huge_page;
+    const bool huge = size >= huge_page;
     if (huge) size = (size + huge_page - 1) / huge_page * huge_page;
     const Free free{std::align_val_t(huge ? huge_page : alignment)};
     chunks_.push_back({std::unique_ptr<std::byte, Free>(static_cast<std::byte*>(::operator new(size, free.alignment)), free), size});

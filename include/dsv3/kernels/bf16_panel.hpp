@@ -7,93 +7,122 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-inline constexpr Index units_together = 4;      ///< units that share a block of activations in cache where there are many rows of them
-inline constexpr Index row_tiles_at_once = 32;  ///< row tiles of activations whose sums are kept at a time
+inline constexpr Index units_at_once = 8;       ///< units of a panel
+inline constexpr Index row_tiles_at_once = 12;  ///< row tiles of activations whose sums are kept in the first-level cache
+inline constexpr Index activations_at_once = row_tiles_at_once * side * 2048;  ///< and numbers of them in the second
 
-/// What a worker needs to multiply panels.
+/// What a worker needs to multiply panels. Products and sums lie at the same place of their pages, so that loads of the one do not seem to
+/// depend on stores of the other.
 struct Scratch {
-  alignas(64) std::array<float, units_together * row_tiles_at_once * 2 * sum_tile> sums;
-  alignas(64) std::array<float, 4 * sum_tile> products;
+  alignas(4096) std::array<float, units_at_once * row_tiles_at_once * 2 * sum_tile> sums;
+  alignas(4096) std::array<float, 4 * sum_tile> products;
   std::array<Filled, 2> filled;
-  std::array<std::array<float, 2 * side>, 3> scales;  // of the step that is converted, multiplied, added
+  std::array<Scales, 3> scales;  // of the step that is converted, multiplied, added
 };
 
-/// Products of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums.
+/// Products [2, 2] of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums.
 struct Addend {
   float* sums = nullptr;
-  const float *scales = nullptr, *products = nullptr;
+  const Scales* scales = nullptr;
+  const float* products = nullptr;
   Index columns = 0;
-  bool first = false;
 
-  Index tiles() const { return 2 * columns; }
-  void add(Index begin, Index end) const {
-    for (Index t = begin; t < end; ++t) {
-      const Index i = columns == 2 ? t / 2 : t, j = columns == 2 ? t % 2 : 0;
-      add_scaled(products + t * sum_tile, scales + i * side, sums + (2 * j + i) * sum_tile, first);
-    }
+  template <int Product>
+  [[gnu::always_inline]] void add() const {
+    constexpr std::size_t i = Product / 2, j = Product % 2;
+    if (static_cast<Index>(j) >= columns) return;
+    const float *c = products + Product * sum_tile, *rows = scales->rows.data() + i * side;
+    float* sum = sums + (2 * j + i) * sum_tile;
+    scales->uniform ? add_scaled(c, *rows, sum) : add_scaled(c, rows, sum);
   }
 };
 
-/// x W^T for the rows of all units and row tiles [begin, end) of x, at most row_tiles_at_once; at most units_together units. Between the
-/// steps of a product, weights are converted for the next and the last one is added: little of each, so that the processor finds both kinds
-/// of work in its window. The first-level cache holds what is written again and again; activations are streamed past it.
-template <class Engine, class Arch, ElementView V>
-void multiply(const Packed& x, Index begin, Index end, std::span<const Unit<V>> units, Scratch& scratch) {
-  const Index count = static_cast<Index>(units.size()), tiles = end - begin, pairs = (tiles + 1) / 2;
-  const Index blocks = (x.cols + block - 1) / block, x_stride = side * padded(x.cols);
-  const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
-  Filled *now = &scratch.filled[0], *next = &scratch.filled[1];
-  float *scales = scratch.scales[0].data(), *next_scales = scratch.scales[1].data(), *last_scales = scratch.scales[2].data();
+/// Row tiles [begin, end) of x, at most row_tiles_at_once, and blocks of columns [first, last).
+struct Part {
+  Index begin, end, first, last;
+};
+
+/// Adds the products of a part of x and of the rows of all units to their sums, whose units are `apart` from one another: 0 if the part has
+/// all columns. Then, if it has the last ones, finish(unit, row tile, sums of the first, sums of the second) for each, sums [16 weight
+/// rows, 16 rows of x], which become zero again. Between the steps of a product, weights are converted for the next and the last one is
+/// added: little of each, so that the processor finds all kinds of work in its window. The first-level cache holds what is written again
+/// and again; activations are streamed past it.
+template <class Engine, class Arch, ElementView V, class Finish>
+void multiply(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch, Finish&& finish) {
+  const Index tiles = part.end - part.begin, pairs = (tiles + 1) / 2, blocks = part.last - part.first;
+  const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols);
+  const auto filled = [&](Index n) -> Filled& { return scratch.filled[static_cast<std::size_t>(n % 2)]; };
+  const auto scales = [&](Index n) -> Scales& { return scratch.scales[static_cast<std::size_t>(n % 3)]; };
+  Filler<Arch, V> filler;
+  const auto start = [&](Index n) {
+    filler.start(units[static_cast<std::size_t>(n / blocks)], (part.first + n % blocks) * block, filled(n), scales(n));
+  };
+  const auto finish_pair = [&](Index u, Index pair) {
+    for (Index t = 2 * pair; t < std::min(2 * pair + 2, tiles); ++t) {
+      float* sums = scratch.sums.data() + u * apart + t * 2 * sum_tile;
+      finish(static_cast<std::size_t>(u), part.begin + t, sums, sums + sum_tile);
+      std::fill_n(sums, 2 * sum_tile, 0.0f);
+    }
+  };
+  const bool last_columns = part.last * block >= x.cols;
   Addend last;
-  if (blocks == 0) {
-    std::fill_n(scratch.sums.data(), count * tiles * 2 * sum_tile, 0.0f);
-    return;
-  }
-  now->fill<Arch>(units[0], 0, 0, 2 * side, scales);
-  for (Index b = 0; b < blocks; ++b) {
-    const Index steps = share(std::min(block, x.cols - b * block), depth), rows = share(2 * side, pairs * steps), sums = share(4, steps);
-    for (Index u = 0; u < count; ++u) {
-      const Index next_unit = u + 1 == count ? 0 : u + 1, next_block = next_unit == 0 ? b + 1 : b;
-      Index row = next_block < blocks ? 0 : 2 * side;
-      for (Index pair = 0; pair < pairs; ++pair) {
-        const Index columns = std::min(Index{2}, tiles - 2 * pair);
-        const auto between = [&](Index step) __attribute__((always_inline)) {
-          if (row < 2 * side) {
-            const Index to = std::min(row + rows, 2 * side);
-            next->fill<Arch>(units[static_cast<std::size_t>(next_unit)], next_block * block, row, to, next_scales);
-            row = to;
-          }
-          last.add(std::min(step * sums, last.tiles()), std::min((step + 1) * sums, last.tiles()));
-        };
-        Engine::multiply_panel({now->tiles.data(), block * side}, x.at(begin + 2 * pair, b * block), x_stride, columns, steps,
-                               scratch.products.data(), between);
-        last = {scratch.sums.data() + (u * tiles + 2 * pair) * 2 * sum_tile, scales, scratch.products.data(), columns, b == 0};
-      }
-      std::swap(now, next);
-      std::swap(last_scales, scales);
-      std::swap(scales, next_scales);
+  for (start(0); !filler.done();) filler.template fill<2>();
+  for (Index n = 0; n < count * blocks; ++n) {
+    const Index u = n / blocks, b = part.first + n % blocks;
+    const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
+    if (n + 1 < count * blocks) start(n + 1);
+    for (Index pair = 0; pair < pairs; ++pair) {
+      const Index columns = std::min(Index{2}, tiles - 2 * pair);
+      const auto run = [&]<int Columns, int Rows>() __attribute__((always_inline)) {
+        Engine::template multiply_panel<Columns>(
+            {filled(n).tiles.data(), block * side}, x.at(part.begin + 2 * pair, b * block), x_stride, steps, scratch.products.data(),
+            last.columns, [&](auto step) __attribute__((always_inline)) {
+              if constexpr (Rows > 0) filler.template fill<Rows>();
+              last.add<step>();
+            });
+      };
+      const auto run_filling = [&]<int Rows>() __attribute__((always_inline)) {
+        columns == 2 ? run.template operator()<2, Rows>() : run.template operator()<1, Rows>();
+      };
+      if (filler.done())
+        run_filling.template operator()<0>();
+      else if (pairs == 1)
+        run_filling.template operator()<8>();
+      else if (pairs <= 3)
+        run_filling.template operator()<4>();
+      else
+        run_filling.template operator()<2>();
+      if (last_columns && b == part.first && u > 0) finish_pair(u - 1, pair);
+      last = {scratch.sums.data() + u * apart + pair * 4 * sum_tile, &scales(n), scratch.products.data(), columns};
     }
   }
-  last.add(0, last.tiles());
+  Engine::finish(scratch.products.data(), last.columns);
+  simd::unroll<4>([&](auto product) { last.template add<product>(); });
+  if (last_columns)
+    for (Index pair = 0; pair < pairs; ++pair) finish_pair(count - 1, pair);
 }
 
-/// The same for all rows of x and any number of units; then finish(unit, row tile, sums of the first, sums of the second) for each, sums
-/// [16 weight rows, 16 rows of x].
+/// The same for all of x, in parts that the caches hold while all units are multiplied.
 template <class Engine, class Arch, ElementView V, class Finish>
 void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
-  const typename Engine::Session session;
-  const Index row_tiles = x.row_tiles(), together = row_tiles < 8 ? 1 : units_together;
-  for (std::size_t u = 0; u < units.size();) {
-    const auto some = units.subspan(u, std::min(units.size() - u, static_cast<std::size_t>(together)));
-    for (Index begin = 0; begin < row_tiles; begin += row_tiles_at_once) {
-      const Index end = std::min(begin + row_tiles_at_once, row_tiles);
-      multiply<Engine, Arch>(x, begin, end, some, scratch);
-      const float* sums = scratch.sums.data();
-      for (std::size_t i = 0; i < some.size(); ++i)
-        for (Index t = begin; t < end; ++t, sums += 2 * sum_tile) finish(u + i, t, sums, sums + sum_tile);
-    }
-    u += some.size();
+  const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
+  const Index row_tiles = x.row_tiles(), blocks = share(x.cols, block), count = static_cast<Index>(units.size());
+  float* sums = scratch.sums.data();
+  if (blocks == 0) {
+    std::fill_n(sums, sum_tile, 0.0f);
+    for (Index u = 0; u < count; ++u)
+      for (Index t = 0; t < row_tiles; ++t) finish(static_cast<std::size_t>(u), t, sums, sums);
+    return end_stores();
   }
+  const typename Engine::Session session;
+  const Index tiles = share(row_tiles, 2 * share(row_tiles, row_tiles_at_once)) * 2;  // even: a pair takes less time than twice one
+  const Index columns = share(blocks, share(blocks * block * tiles * side, activations_at_once));
+  const Index apart = columns == blocks ? 0 : tiles * 2 * sum_tile;
+  std::fill_n(sums, tiles * 2 * sum_tile + (count - 1) * apart, 0.0f);
+  for (Index begin = 0; begin < row_tiles; begin += tiles)
+    for (Index first = 0; first < blocks; first += columns)
+      multiply<Engine, Arch>(x, {begin, std::min(begin + tiles, row_tiles), first, std::min(first + columns, blocks)}, units, apart,
+                             scratch, finish);
   end_stores();
 }
 

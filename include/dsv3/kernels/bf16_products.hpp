@@ -113,16 +113,17 @@ void multiply_packed(Context& ctx, std::span<const P> group, std::span<const bf1
   using T = Tiles<Arch, P>;
   auto scope = ctx.scratch();
   const auto x_of = [&](const P& p) -> const bf16::Packed& { return packed[static_cast<std::size_t>(&p - group.data())]; };
-  auto* scratch = reinterpret_cast<bf16::Scratch*>(scope.template matrix<std::byte>(ctx.workers(), sizeof(bf16::Scratch)).data());
+  auto* scratch =
+      reinterpret_cast<bf16::Scratch*>(scope.aligned(ctx.workers() * static_cast<Index>(sizeof(bf16::Scratch)), alignof(bf16::Scratch)));
   std::uninitialized_default_construct_n(scratch, ctx.workers());
   for_each_panel(
       ctx, group, [&](const P& p) { return x_of(p).rows > 0 ? T{p}.rows() : 0; },
       [&](const P& p) { return x_of(p).rows * x_of(p).cols * T{p}.rows(); },
-      [](const P&, Index) { return bf16::units_together * T::unit_rows; },
+      [](const P&, Index share) { return std::clamp(share / T::unit_rows, Index{1}, bf16::units_at_once) * T::unit_rows; },
       [&](const P& product, Index begin, Index count, int worker) {
         const auto& x = x_of(product);
         T{product}.resolve([&]<class R>(const R& p) {
-          std::array<bf16::Unit<typename R::Weight>, bf16::units_together> units;
+          std::array<bf16::Unit<typename R::Weight>, bf16::units_at_once> units;
           std::size_t n = 0;
           for (Index row = begin; row < begin + count; row += R::unit_rows) units[n++] = p.unit(row);
           bf16::multiply_all<Engine, Arch, typename R::Weight>(

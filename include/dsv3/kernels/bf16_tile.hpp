@@ -59,27 +59,43 @@ struct Left {
   Index stride, row = depth, step = tile;
 };
 
-/// Engines: c = a b for one or two tiles of rows of a and of columns of b, `steps` tiles deep. multiply_panel is for two tiles of rows and
-/// a b that is large beside the first-level cache; between(step) is called after each step. Session is held by a thread meanwhile.
+/// Engines: multiply() forms c = a b for one or two tiles of rows of a and of columns of b, `steps` tiles deep. multiply_panel() is for a
+/// series of such products, of two tiles of rows and one or two of columns, at most 4 steps, b large beside the first-level cache: the
+/// products of one call are in c [2, 2] when the next one calls between(0), or after finish(). between(0) to between(3) come after the
+/// steps, or alone where there are fewer. Session is held by a thread meanwhile.
 #ifdef DSV3_HAS_AMX
 struct AmxEngine {
   using Session = amx::Tiles;
   static void multiply(const Left& a, Index rows, const std::uint16_t* b, Index b_stride, Index columns, Index steps, float* c) {
-    const auto run = [&]<int Rows, int Columns>() {
-      amx::multiply<Rows, Columns, false>(a.data, a.row, a.step, a.stride, b, b_stride, steps, c, [](std::ptrdiff_t) {});
-    };
+    const amx::Operands o{a.data, a.row, a.step, a.stride, b, b_stride};
     if (rows == 2)
-      columns == 2 ? run.template operator()<2, 2>() : run.template operator()<2, 1>();
+      columns == 2 ? amx::multiply<2, 2>(o, steps, c) : amx::multiply<2, 1>(o, steps, c);
     else
-      columns == 2 ? run.template operator()<1, 2>() : run.template operator()<1, 1>();
+      columns == 2 ? amx::multiply<1, 2>(o, steps, c) : amx::multiply<1, 1>(o, steps, c);
   }
-  template <class Between>
-  [[gnu::always_inline]] static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index columns, Index steps,
-                                                    float* c, Between&& between) {
-    if (columns == 2)
-      amx::multiply<2, 2, true>(a.data, a.row, a.step, a.stride, b, b_stride, steps, c, between);
-    else
-      amx::multiply<2, 1, true>(a.data, a.row, a.step, a.stride, b, b_stride, steps, c, between);
+  /// Stores of the last products wait for their numbers in a queue so short that four of them in a row would keep all that follows waiting
+  /// too: each stands before the first product of this call that needs its register.
+  template <int Columns, class Between>
+  [[gnu::always_inline]] static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index steps, float* c,
+                                                    Index last_columns, Between&& between) {
+    const amx::Operands o{a.data, a.row, a.step, a.stride, b, b_stride};
+    const auto keep = [&](auto t) __attribute__((always_inline)) {
+      if (t % 2 < last_columns) amx::store<t>(c + t * sum_tile);
+    };
+    simd::unroll<4>([&](auto s) __attribute__((always_inline)) {
+      if (s < steps) {
+        amx::fence();
+        amx::step<2, Columns, s == 0, true>(o, s, keep);
+        amx::fence();
+      }
+      between(s);
+    });
+  }
+  static void finish(float* c, Index last_columns) {
+    simd::unroll<4>([&](auto t) __attribute__((always_inline)) {
+      if (t % 2 < last_columns) amx::store<t>(c + t * sum_tile);
+    });
+    amx::fence();
   }
 };
 #endif
@@ -94,12 +110,14 @@ struct DotEngine {
       for (Index j = 0; j < columns; ++j)
         one({a.data + i * a.stride, 0, a.row, a.step}, b + j * b_stride, steps, c + (i * columns + j) * sum_tile);
   }
-  template <class Between>
-  static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index columns, Index steps, float* c,
-                             Between&& between) {
-    for (Index step = 0; step < steps; ++step) between(step);  // first: it reads what c held
-    multiply(a, 2, b, b_stride, columns, steps, c);
+  template <int Columns, class Between>
+  static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index steps, float* c, Index, Between&& between) {
+    simd::unroll<4>([&](auto step) __attribute__((always_inline)) { between(step); });  // first: it reads what c held
+    for (Index i = 0; i < 2; ++i)
+      for (Index j = 0; j < Columns; ++j)
+        one({a.data + i * a.stride, 0, a.row, a.step}, b + j * b_stride, steps, c + (2 * i + j) * sum_tile);
   }
+  static void finish(float*, Index) {}
 
  private:
   static void one(Left a, const std::uint16_t* b, Index steps, float* c) {
@@ -118,63 +136,98 @@ struct DotEngine {
   }
 };
 
-/// 128 columns of a unit's weights: rows of the first are 0 to 15, of the second 16 to 31.
+/// 128 columns of a unit's weights as tiles: rows of the first are 0 to 15, of the second 16 to 31.
 struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
+};
 
-  /// Rows [begin, end) of 32, columns from `column`; with the first rows scales [32] gets all of them. Rows that the weights do not have
+/// What their products are multiplied with; uniform: rows of the first have one scale, and those of the second.
+struct Scales {
+  std::array<float, 2 * side> rows;
+  bool uniform;
+};
+
+/// Fills them, some rows at a time.
+template <class Arch, ElementView V>
+class Filler {
+ public:
+  /// Sets `scales` to those of columns from `column`; fill() will write the columns to `out`. Rows and columns that the weights do not have
   /// keep what they hold.
-  template <class Arch, ElementView V>
-  [[gnu::always_inline]] void fill(const Unit<V>& unit, Index column, Index begin, Index end, float* scales) {
-    if (begin == 0) fill_scales(unit.first, column, scales), fill_scales(unit.second, column, scales + side);
-    if (begin < side) fill_tile<Arch>(unit.first, unit.apart, column, begin, std::min(end, side), tiles.data());
-    if (end > side)
-      fill_tile<Arch>(unit.second, unit.apart, column, std::max(begin - side, Index{0}), end - side, tiles.data() + block * side);
+  void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
+    const std::array<const V*, 2> w{&unit.first, &unit.second};
+    const bool whole = unit.second.rows == side && column + block <= unit.first.cols;
+    const Index ahead = prefetch_blocks * block, beyond = column + ahead - unit.first.cols;  // at last, the next unit's first ones
+    stride_ = unit.first.row(1) - unit.first.row(0);
+    fetched_ = beyond < 0 ? ahead : unit.apart * stride_ + beyond / block * block - column;
+    out_ = out.tiles.data();
+    row_ = whole ? 0 : 2 * side;
+    bool uniform = true;
+    for (std::size_t i = 0; i < 2; ++i) {
+      codes_[i] = w[i]->row(0) + column;
+      uniform = fill_scales(*w[i], column, scales.rows.data() + i * side) && uniform;
+      if (!whole) fill_edge(*w[i], column, out_ + i * block * side);
+    }
+    scales.uniform = uniform;
+  }
+  bool done() const { return row_ == 2 * side; }
+
+  /// The next `Rows` rows.
+  template <int Rows>
+  [[gnu::always_inline]] void fill() {
+    const Index second = row_ / side, i = row_ % side;
+    const Code* codes = codes_[static_cast<std::size_t>(second)] + i * stride_;
+    std::uint16_t* out = out_ + second * (block * side) + i * depth;
+    simd::unroll<Rows>([&](auto n) __attribute__((always_inline)) {
+      simd::unroll<2>([&](auto half) __attribute__((always_inline)) {
+        constexpr Index k = half * 2 * depth, at = n * depth + k * side;
+        simd::prefetch<2>(codes + k, fetched_);
+        Group::store(codes + k, out + at, out + at + tile);
+      });
+      codes += stride_;
+    });
+    row_ += Rows;
   }
 
  private:
-  template <ElementView V>
-  static void fill_scales(const V& w, Index column, float* scales) {
-    if (w.rows > 0 && w.uniform_rows(0) >= w.rows)
-      std::fill_n(scales, side, w.scale(0, column));
+  using Code = typename V::Storage::Codec::Code;
+  using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
+
+  static bool fill_scales(const V& w, Index column, float* scales) {
+    const bool uniform = w.rows == 0 || w.uniform_rows(0) >= w.rows;
+    if (uniform)
+      std::fill_n(scales, side, w.rows > 0 ? w.scale(0, column) : 0.0f);
     else
       for (Index i = 0; i < w.rows; ++i) scales[i] = w.scale(i, column);
+    return uniform;
   }
-
-  template <class Arch, ElementView V>
-  [[gnu::always_inline]] static void fill_tile(const V& w, Index apart, Index column, Index begin, Index end, std::uint16_t* tiles) {
-    using Code = typename V::Storage::Codec::Code;
-    using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
-    const Index columns = std::min(block, w.cols - column), stride = w.row(1) - w.row(0);
-    const Index ahead = prefetch_blocks * block, beyond = column + ahead - w.cols;  // columns ahead are the next unit's first ones at last
-    const Index fetched = beyond < 0 ? ahead : apart * stride + beyond / block * block - column;
-    const Code* codes = w.row(begin) + column;
-    std::uint16_t* out = tiles + begin * depth;
-    end = std::min(end, w.rows);
-    if (columns == block) [[likely]] {
-      for (Index i = begin; i < end; ++i, codes += stride, out += depth)
-        simd::unroll<2>([&](auto half) __attribute__((always_inline)) {
-          constexpr Index k = half * 2 * depth;
-          simd::prefetch(codes + k, fetched);
-          Group::store(codes + k, out + k * side, out + k * side + tile);
-        });
-      return;
-    }
-    for (Index i = begin; i < end; ++i, codes += stride, out += depth)
+  static void fill_edge(const V& w, Index column, std::uint16_t* out) {
+    const Index columns = std::min(block, w.cols - column);
+    for (Index i = 0; i < w.rows; ++i, out += depth)
       for (Index k = 0; k < columns; k += 2 * depth) {
         alignas(64) std::array<Code, 2 * depth> edge{};
-        std::copy_n(codes + k, std::min(2 * depth, columns - k), edge.begin());
+        std::copy_n(w.row(i) + column + k, std::min(2 * depth, columns - k), edge.begin());
         Group::store(edge.data(), out + k * side, out + k * side + tile);
       }
   }
+
+  std::array<const Code*, 2> codes_;
+  std::uint16_t* out_;
+  Index stride_, fetched_, row_;
 };
 
-/// Adds scales[n] * c[n] to rows n of a tile of sums; the first time it puts them there.
-inline void add_scaled(const float* c, const float* scales, float* sum, bool first) {
-  const auto before = static_cast<__mmask16>(first ? 0 : 0xffff);
+/// Adds scale * c to a tile of sums.
+[[gnu::always_inline]] inline void add_scaled(const float* c, float scale, float* sum) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  simd::unroll<side>([&](auto n) __attribute__((always_inline)) {
+    _mm512_store_ps(sum + n * side, _mm512_fmadd_ps(_mm512_load_ps(c + n * side), factor, _mm512_load_ps(sum + n * side)));
+  });
+}
+
+/// Adds scales[n] * c[n] to rows n of a tile of sums.
+inline void add_scaled(const float* c, const float* scales, float* sum) {
   for (Index n = 0; n < side; ++n)
     _mm512_store_ps(sum + n * side,
-                    _mm512_fmadd_ps(_mm512_load_ps(c + n * side), _mm512_set1_ps(scales[n]), _mm512_maskz_load_ps(before, sum + n * side)));
+                    _mm512_fmadd_ps(_mm512_load_ps(c + n * side), _mm512_set1_ps(scales[n]), _mm512_load_ps(sum + n * side)));
 }
 
 #endif

@@ -27,7 +27,7 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct Bf16Group<BFloat16, Arch> {
   static constexpr bool exists = true;
-  static void store(const BFloat16::Code* codes, std::uint16_t* first, std::uint16_t* last) {
+  [[gnu::always_inline]] static void store(const BFloat16::Code* codes, std::uint16_t* first, std::uint16_t* last) {
     const auto woven = weave(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 32));
     _mm512_store_si512(first, woven.first);
     _mm512_store_si512(last, woven.last);
@@ -40,7 +40,7 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct Bf16Group<E4m3, Arch> {
   static constexpr bool exists = true;
-  static void store(const E4m3::Code* codes, std::uint16_t* first, std::uint16_t* last) {
+  [[gnu::always_inline]] static void store(const E4m3::Code* codes, std::uint16_t* first, std::uint16_t* last) {
     const auto words = detail::e4m3_to_bf16(_mm512_loadu_si512(codes));
     _mm512_store_si512(first, words.first);
     _mm512_store_si512(last, words.last);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <type_traits>
 #endif
 
 namespace dsv3::inline DSV3_ISA::amx {
@@ -45,52 +46,82 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
-/// c[i][j] = sum over `steps` of a[i] b[j] for one or two tiles of rows and of columns. A tile of a has rows of 32 bf16 numbers, `a_row`
-/// numbers apart, one step's begins `a_step` after that of the last, and a[1] `a_stride` after a[0]. b[j]: tiles of pairs of rows [16, 16,
-/// 2], one step's behind the other's, b[1] `b_stride` after b[0]. c [Rows, Columns]: tiles of floats. After step s, between(s) is called,
-/// whose vector instructions run beside the products. Streamed: b is not to take the place of other data in the first-level cache.
-template <int Rows, int Columns, bool Streamed, class Between>
-[[gnu::always_inline]] inline void multiply(const std::uint16_t* a, std::ptrdiff_t a_row, std::ptrdiff_t a_step, std::ptrdiff_t a_stride,
-                                            const std::uint16_t* b, std::ptrdiff_t b_stride, std::ptrdiff_t steps, float* c,
-                                            Between&& between) {
-  const std::ptrdiff_t a_bytes = a_row * 2;
-  asm volatile("" ::: "memory");
-  _tile_zero(0);
-  if constexpr (Columns == 2) _tile_zero(1);
-  if constexpr (Rows == 2) _tile_zero(2);
-  if constexpr (Rows == 2 && Columns == 2) _tile_zero(3);
-  const auto one = [&](std::ptrdiff_t step) __attribute__((always_inline)) {
-    const std::uint16_t *left = a + step * a_step, *right = b + step * 512;
-    _tile_loadd(4, left, a_bytes);
+/// Operands of products a[i] b[j] of one or two tiles of rows and of columns. A tile of a has rows of 32 bf16 numbers, `a_row` numbers
+/// apart, one step's begins `a_step` after that of the last, and a[1] `a_stride` after a[0]. b[j]: tiles of pairs of rows [16, 16, 2], one
+/// step's behind the other's, b[1] `b_stride` after b[0].
+struct Operands {
+  const std::uint16_t* a;
+  std::ptrdiff_t a_row, a_step, a_stride;
+  const std::uint16_t* b;
+  std::ptrdiff_t b_stride;
+};
+
+/// Keeps the compiler from moving memory accesses across: it does not know what tile instructions read and write.
+[[gnu::always_inline]] inline void fence() { asm volatile("" ::: "memory"); }
+
+/// Register 2 i + j holds the sum of a[i] b[j].
+template <int Register>
+[[gnu::always_inline]] inline void store(float* c) {  // the intrinsics take literals
+  if constexpr (Register == 0) _tile_stored(0, c, 64);
+  if constexpr (Register == 1) _tile_stored(1, c, 64);
+  if constexpr (Register == 2) _tile_stored(2, c, 64);
+  if constexpr (Register == 3) _tile_stored(3, c, 64);
+}
+
+/// Adds step `s` of the products to the registers. Where it begins them, before(register) is called for each that is about to be cleared.
+/// Streamed: b is not to take the place of other data in the first-level cache.
+template <int Rows, int Columns, bool Begin, bool Streamed, class Before>
+[[gnu::always_inline]] inline void step(const Operands& o, std::ptrdiff_t s, Before&& before) {
+  const std::uint16_t *left = o.a + s * o.a_step, *right = o.b + s * 512;
+  const std::ptrdiff_t a_bytes = o.a_row * 2;
+  _tile_loadd(4, left, a_bytes);
+  if constexpr (Streamed)
+    _tile_stream_loadd(6, right, 64);
+  else
+    _tile_loadd(6, right, 64);
+  if constexpr (Begin) before(std::integral_constant<int, 0>{});
+  if constexpr (Begin) _tile_zero(0);
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (Columns == 2) {
     if constexpr (Streamed)
-      _tile_stream_loadd(6, right, 64);
+      _tile_stream_loadd(7, right + o.b_stride, 64);
     else
-      _tile_loadd(6, right, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (Columns == 2) {
-      if constexpr (Streamed)
-        _tile_stream_loadd(7, right + b_stride, 64);
-      else
-        _tile_loadd(7, right + b_stride, 64);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if constexpr (Rows == 2) {
-      _tile_loadd(5, left + a_stride, a_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (Columns == 2) _tile_dpbf16ps(3, 5, 7);
-    }
-    between(step);
-  };
-  if (steps == 4) {
-    one(0), one(1), one(2), one(3);
-  } else {
-    for (std::ptrdiff_t step = 0; step < steps; ++step) one(step);
+      _tile_loadd(7, right + o.b_stride, 64);
   }
-  _tile_stored(0, c, 64);
-  if constexpr (Columns == 2) _tile_stored(1, c + 256, 64);
-  if constexpr (Rows == 2) _tile_stored(2, c + Columns * 256, 64);
-  if constexpr (Rows == 2 && Columns == 2) _tile_stored(3, c + 768, 64);
-  asm volatile("" ::: "memory");
+  if constexpr (Begin) before(std::integral_constant<int, 1>{});
+  if constexpr (Columns == 2) {
+    if constexpr (Begin) _tile_zero(1);
+    _tile_dpbf16ps(1, 4, 7);
+  }
+  if constexpr (Rows == 2) _tile_loadd(5, left + o.a_stride, a_bytes);
+  if constexpr (Begin) before(std::integral_constant<int, 2>{});
+  if constexpr (Rows == 2) {
+    if constexpr (Begin) _tile_zero(2);
+    _tile_dpbf16ps(2, 5, 6);
+  }
+  if constexpr (Begin) before(std::integral_constant<int, 3>{});
+  if constexpr (Rows == 2 && Columns == 2) {
+    if constexpr (Begin) _tile_zero(3);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+/// c[i][j] = sum over `steps` of a[i] b[j], c [Rows, Columns] tiles of floats.
+template <int Rows, int Columns>
+inline void multiply(const Operands& o, std::ptrdiff_t steps, float* c) {
+  const auto nothing = [](auto) {};
+  fence();
+  step<Rows, Columns, true, false>(o, 0, nothing);
+  const auto further = [&](std::ptrdiff_t s) __attribute__((always_inline)) { step<Rows, Columns, false, false>(o, s, nothing); };
+  if (steps == 4)
+    further(1), further(2), further(3);
+  else
+    for (std::ptrdiff_t s = 1; s < steps; ++s) further(s);
+  store<0>(c);
+  if constexpr (Columns == 2) store<1>(c + 256);
+  if constexpr (Rows == 2) store<2>(c + Columns * 256);
+  if constexpr (Rows == 2 && Columns == 2) store<3>(c + 768);
+  fence();
 }
 
 #else

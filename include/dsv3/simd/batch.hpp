@@ -55,13 +55,13 @@ void store_partial(float* p, const Floats<Arch>& v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = padded[static_cast<std::size_t>(i)];
 }
 
-/// Asks for the cache line `ahead` elements after p, which need not exist. Inlined always: GCC takes a function that only prefetches for
-/// one without effect, and drops calls of it.
-template <class T>
+/// Asks for the cache line `ahead` elements after p, which need not exist: into all caches, or with locality 2 all but the first. Inlined
+/// always: GCC takes a function that only prefetches for one without effect, and drops calls of it.
+template <int Locality = 3, class T>
 [[gnu::always_inline]] inline void prefetch(const T* p, Index ahead) {
 #if defined(__GNUC__)
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead) * sizeof(T)), 0,
-                     3);
+                     Locality);
 #else
   (void)p, (void)ahead;
 #endif
