@@ -47,10 +47,10 @@ class Workspace {
       return {reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows, cols};
     }
 
-    /// Memory of so many bytes at such an alignment.
-    std::byte* aligned(Index bytes, std::size_t alignment) {
-      std::byte* p = workspace_.take(static_cast<std::size_t>(bytes) + alignment);
-      return p + (alignment - reinterpret_cast<std::uintptr_t>(p) % alignment) % alignment;
+    /// Memory of so many bytes whose address is a multiple of `unit`.
+    std::byte* aligned(Index bytes, std::size_t unit) {
+      std::byte* p = workspace_.take(static_cast<std::size_t>(bytes) + unit);
+      return p + (unit - reinterpret_cast<std::uintptr_t>(p) % unit) % unit;
     }
 
    private:
