@@ -12,7 +12,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Floats that a run of keys leaves for a tile of queries with values of V: maxima [16], sums [16] and tiles [V / 16] of sums.
+/// Floats that a run of keys leaves for a tile of queries with values of V: maxima [16], sums [16] and pairs [V / 32] of tiles of sums,
+/// whose columns are in the order of interleaved().
 template <class Arch = simd::DefaultArch>
 Index attention_partial(Index v);
 
@@ -35,7 +36,7 @@ void finish_attention(const float* partials, Index runs, Index stride, MatrixVie
 
 template <class Arch>
 Index attention_partial(Index v) {
-  return 2 * bf16::side + (v + bf16::side - 1) / bf16::side * bf16::sum_tile;
+  return 2 * bf16::side + bf16::padded(v) * bf16::side;
 }
 
 namespace bf16 {
@@ -105,7 +106,7 @@ class TiledAttention {
   }
 
  private:
-  static constexpr Index columns = 128;       // of values that are in cache at a time
+  static constexpr Index columns = 64;        // of values that are in cache at a time
   static constexpr Index weights = 2 * tile;  // numbers of a tile of queries' weights [16, 64]
   static constexpr Index products = 8 * sum_tile;
 
@@ -154,12 +155,12 @@ class TiledAttention {
   /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1 by their factors, and adds weights times values_, which hold
   /// columns from c on.
   void gather(Index i, Index c, Index keys, Index first_row, Index last_row) {
-    const Index rows = pair(i), steps = (keys + depth - 1) / depth, last = (std::min(shape_.v - c, columns) + side - 1) / side;
-    const auto put = [&](Index t, Index count, const float* product) {
+    const Index rows = pair(i), steps = (keys + depth - 1) / depth, last = padded(std::min(shape_.v - c, columns)) / side;
+    const auto put = [&](Index t, const float* product) {  // two tiles
       for (Index j = first_row / side; j < std::min(rows, (last_row + side - 1) / side); ++j)
-        for (Index k = 0; k < count; ++k) {
+        for (Index k = 0; k < 2; ++k) {
           float* sums = partial(i + j) + 2 * side + (c / side + t + k) * sum_tile;
-          const float* p = product + (j * count + k) * sum_tile;
+          const float* p = product + (2 * j + k) * sum_tile;
           for (Index m = first_row % side; m < std::min(side, last_row - j * side); ++m)
             _mm512_storeu_ps(sums + m * side, _mm512_fmadd_ps(_mm512_loadu_ps(sums + m * side),
                                                               _mm512_set1_ps(factors_[(i + j) * side + m]), _mm512_load_ps(p + m * side)));
@@ -167,10 +168,10 @@ class TiledAttention {
     };
     float *now = products_, *before = products_ + 4 * sum_tile;
     for (Index t = 0; t < last; t += 2, std::swap(now, before)) {
-      Engine::multiply({weights_ + i * weights, weights}, rows, values_ + t * 2 * tile, 2 * tile, std::min(Index{2}, last - t), steps, now);
-      if (t > 0) put(t - 2, 2, before);
+      Engine::multiply({weights_ + i * weights, weights}, rows, values_ + t * 2 * tile, 2 * tile, 2, steps, now);
+      if (t > 0) put(t - 2, before);
     }
-    put((last - 1) / 2 * 2, (last - 1) % 2 + 1, before);
+    put(last - 2, before);
   }
 
   Shape shape_;
@@ -228,15 +229,18 @@ void finish_attention(const float* partials, Index runs, Index stride, MatrixVie
     alignas(64) std::array<float, bf16::side> by;
     _mm512_store_ps(by.data(), _mm512_div_ps(factor(r), total));
     const float* sums = partials + r * stride + 2 * bf16::side;
-    for (Index c = 0; c < out.cols(); c += bf16::side, sums += bf16::sum_tile) {
-      const auto mask = static_cast<__mmask16>((1u << std::min(out.cols() - c, bf16::side)) - 1);
+    for (Index c = 0; c < out.cols(); c += bf16::depth, sums += 2 * bf16::sum_tile)
       for (Index m = 0; m < out.rows(); ++m) {
-        float* y = out.row_data(m) + c;
-        const __m512 before = r == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y);
-        _mm512_mask_storeu_ps(
-            y, mask, _mm512_fmadd_ps(_mm512_loadu_ps(sums + m * bf16::side), _mm512_set1_ps(by[static_cast<std::size_t>(m)]), before));
+        const float* row = sums + m * bf16::side;
+        const auto sum = bf16::interleaved(_mm512_loadu_ps(row), _mm512_loadu_ps(row + bf16::sum_tile));
+        const auto put = [&](__m512 v, Index at) {
+          const auto mask = static_cast<__mmask16>((1u << std::clamp(out.cols() - at, Index{0}, bf16::side)) - 1);
+          float* y = out.row_data(m) + at;
+          const __m512 before = r == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y);
+          _mm512_mask_storeu_ps(y, mask, _mm512_fmadd_ps(v, _mm512_set1_ps(by[static_cast<std::size_t>(m)]), before));
+        };
+        put(sum.first, c), put(sum.last, c + bf16::side);
       }
-    }
   }
 }
 

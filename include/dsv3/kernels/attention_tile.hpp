@@ -27,19 +27,29 @@ void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
   }
 }
 
-/// A matrix [up to 64, V] as a right operand: tile (j, s) holds rows [32 s, 32 s + 32) and columns [16 j, 16 j + 16).
+/// A matrix [up to 64, V] as a right operand: tile (j, s) holds rows [32 s, 32 s + 32) and of each 32 columns, in the order of
+/// interleaved(), 16.
 template <class T>
 void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles) {
+  const auto load = [](const T* p) {
+    if constexpr (sizeof(T) == 2)
+      return _mm512_loadu_si512(p);
+    else
+      return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + side), _mm512_loadu_ps(p)));
+  };
+  const auto put = [](std::uint16_t* out, __m512i even, __m512i odd) {
+    _mm512_store_si512(out, _mm512_unpacklo_epi16(even, odd));
+    _mm512_store_si512(out + 2 * tile, _mm512_unpackhi_epi16(even, odd));
+  };
+  const Index whole = x.cols() / depth * depth;
   for (Index i = 0; i < attention_block; i += 2) {
     std::uint16_t* out = tiles + i / depth * tile + i % depth * side;
-    for (Index c = 0; c < x.cols(); c += depth, out += 4 * tile) {
-      const auto row = [&](Index r) {
-        return r < x.rows() ? load_bf16(x.data() + r * x.outerStride() + c, x.cols() - c) : _mm512_setzero_si512();
-      };
-      const __m512i even = row(i), odd = row(i + 1);
-      _mm512_store_si512(out, in_turn<0, 32>(even, odd));
-      _mm512_store_si512(out + 2 * tile, in_turn<16, 48>(even, odd));
-    }
+    const T *even = x.data() + i * x.outerStride(), *odd = even + x.outerStride();
+    if (i + 1 < x.rows())
+      for (Index c = 0; c < whole; c += depth, out += 4 * tile) put(out, load(even + c), load(odd + c));
+    for (Index c = i + 1 < x.rows() ? whole : 0; c < x.cols(); c += depth, out += 4 * tile)
+      put(out, i < x.rows() ? load_bf16(even + c, x.cols() - c) : _mm512_setzero_si512(),
+          i + 1 < x.rows() ? load_bf16(odd + c, x.cols() - c) : _mm512_setzero_si512());
   }
 }
 
@@ -55,6 +65,19 @@ bool all_finite(ConstMatrixView<T> x) {
   return true;
 }
 
+/// Of 32 columns, the 16 of two tiles that an interleaving of rows gives, in their places: 4 of the one, 4 of the other, and so on.
+struct Interleaved {
+  __m512 first, last;
+};
+inline Interleaved interleaved(__m512 a, __m512 b) {
+  const auto quarters = [&](int from) {  // of 4 floats each: from a, b, a, b
+    const __m512i order =
+        _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23), _mm512_set1_epi32(from));
+    return _mm512_permutex2var_ps(a, order, b);
+  };
+  return {quarters(0), quarters(8)};
+}
+
 /// Sixteen online softmaxes side by side, one a lane.
 struct Lanes {
   __m512 maximum, sum;
@@ -63,8 +86,18 @@ struct Lanes {
   /// tiles [16 queries, 32 keys]. Returns the factor of what was gathered before.
   template <class Arch, class Score>
   __m512 add(Score&& score, Index keys, __m512i seen, float scale, std::uint16_t* weights) {
+    const bool all = _mm512_cmplt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(keys))) == 0;
+    return all ? add_seen<Arch, true>(score, keys, seen, scale, weights) : add_seen<Arch, false>(score, keys, seen, scale, weights);
+  }
+
+ private:
+  /// All: every lane sees every key.
+  template <class Arch, bool All, class Score>
+  __m512 add_seen(Score&& score, Index keys, __m512i seen, float scale, std::uint16_t* weights) {
     const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity()), by = _mm512_set1_ps(scale);
-    const auto sees = [&](Index n) { return _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(n))); };
+    const auto sees = [&](Index n) {
+      return All ? static_cast<__mmask16>(0xffff) : _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(n)));
+    };
     const auto scaled = [&](Index n) { return _mm512_mask_mul_ps(lowest, sees(n), _mm512_load_ps(score(n)), by); };
     __m512 largest = maximum;
     for (Index n = 0; n < keys; ++n) largest = _mm512_max_ps(scaled(n), largest);  // passes over NaN
