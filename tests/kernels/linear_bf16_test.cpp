@@ -61,7 +61,7 @@ TEST_CASE_TEMPLATE("a row has the same bits in any batch and on any number of th
     Context parallel(openmp, 0);
     CHECK(same_bits(product(parallel, x, w), all));
   }
-  const Weight<S> wide(random.matrix(70, 3500));  // of many rows, some columns at a time
+  const Weight<S> wide(random.matrix(600, 3500));  // of many rows, some columns at a time
   const Matrix<float> long_x = random.matrix(200, 3500);
   const auto y = product(ctx, long_x, wide);
   for (const Index t : {1, 40}) CHECK(same_bits(product(ctx, long_x.bottomRows(t), wide), y.bottomRows(t)));

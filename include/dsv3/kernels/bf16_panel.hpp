@@ -7,14 +7,15 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-inline constexpr Index units_at_once = 8;       ///< units of a panel
+inline constexpr Index units_at_once = 32;      ///< units of a panel, for which activations are read again and again
+inline constexpr Index units_of_sums = 8;       ///< and those whose sums are kept where activations come in parts
 inline constexpr Index row_tiles_at_once = 12;  ///< row tiles of activations whose sums are kept in the first-level cache
 inline constexpr Index activations_at_once = row_tiles_at_once * side * 2048;  ///< and numbers of them in the second
 
 /// What a worker needs to multiply panels. Products and sums lie at the same place of their pages, so that loads of the one do not seem to
 /// depend on stores of the other.
 struct Scratch {
-  alignas(4096) std::array<float, units_at_once * row_tiles_at_once * 2 * sum_tile> sums;
+  alignas(4096) std::array<float, units_of_sums * row_tiles_at_once * 2 * sum_tile> sums;
   alignas(4096) std::array<float, 4 * sum_tile> products;
   std::array<Filled, 2> filled;
   std::array<Scales, 3> scales;  // of the step that is converted, multiplied, added
@@ -117,12 +118,18 @@ void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scra
   const typename Engine::Session session;
   const Index tiles = share(row_tiles, 2 * share(row_tiles, row_tiles_at_once)) * 2;  // even: a pair takes less time than twice one
   const Index columns = share(blocks, share(blocks * block * tiles * side, activations_at_once));
-  const Index apart = columns == blocks ? 0 : tiles * 2 * sum_tile;
-  std::fill_n(sums, tiles * 2 * sum_tile + (count - 1) * apart, 0.0f);
-  for (Index begin = 0; begin < row_tiles; begin += tiles)
-    for (Index first = 0; first < blocks; first += columns)
-      multiply<Engine, Arch>(x, {begin, std::min(begin + tiles, row_tiles), first, std::min(first + columns, blocks)}, units, apart,
-                             scratch, finish);
+  const Index apart = columns == blocks ? 0 : tiles * 2 * sum_tile, together = apart == 0 ? count : units_of_sums;
+  for (Index u = 0; u < count; u += together) {
+    const auto some = units.subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(std::min(together, count - u)));
+    const auto finish_some = [&](std::size_t i, Index t, const float* first, const float* second) {
+      finish(static_cast<std::size_t>(u) + i, t, first, second);
+    };
+    std::fill_n(sums, tiles * 2 * sum_tile + (together - 1) * apart, 0.0f);
+    for (Index begin = 0; begin < row_tiles; begin += tiles)
+      for (Index first = 0; first < blocks; first += columns)
+        multiply<Engine, Arch>(x, {begin, std::min(begin + tiles, row_tiles), first, std::min(first + columns, blocks)}, some, apart,
+                               scratch, finish_some);
+  }
   end_stores();
 }
 
