@@ -258,7 +258,7 @@ ceiling of this table says what it could reach.
 `build/report/bin/dsv3-bench-onednn`: both in alternation, on as many OpenMP threads. oneDNN is not handicapped: its weights are bf16, twice
 the bytes, packed beforehand in the layout it prefers, and its activations bf16 beforehand. dsv3 takes FP8 codes as they lie in the
 checkpoint, and rounds and packs float32 activations within its time. Weights of both stay in cache. Activations and results of both lie in
-huge pages and begin at a cache line, as a model's do: in plain allocations both are slower, oneDNN the more.
+huge pages and begin at a cache line, as a model's do.
 
 {onednn_table()}""")
     return "\n".join(parts)

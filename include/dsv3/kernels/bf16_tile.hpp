@@ -79,9 +79,7 @@ struct AmxEngine {
   [[gnu::always_inline]] static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index steps, float* c,
                                                     Index last_columns, Between&& between) {
     const amx::Operands o{a.data, a.row, a.step, a.stride, b, b_stride};
-    const auto keep = [&](auto t) __attribute__((always_inline)) {
-      if (t % 2 < last_columns) amx::store<t>(c + t * sum_tile);
-    };
+    const auto keep = [&](auto t) __attribute__((always_inline)) { store<t>(c, last_columns); };
     simd::unroll<4>([&](auto s) __attribute__((always_inline)) {
       if (s < steps) {
         amx::fence();
@@ -92,10 +90,15 @@ struct AmxEngine {
     });
   }
   static void finish(float* c, Index last_columns) {
-    simd::unroll<4>([&](auto t) __attribute__((always_inline)) {
-      if (t % 2 < last_columns) amx::store<t>(c + t * sum_tile);
-    });
+    simd::unroll<4>([&](auto t) __attribute__((always_inline)) { store<t>(c, last_columns); });
     amx::fence();
+  }
+
+ private:
+  /// Register T, which holds a product if it stands in one of the columns.
+  template <int T>
+  [[gnu::always_inline]] static void store(float* c, Index columns) {
+    if (T % 2 < columns) amx::store<T>(c + T * sum_tile);
   }
 };
 #endif
@@ -147,7 +150,7 @@ struct Scales {
   bool uniform;
 };
 
-/// Fills them, some rows at a time.
+/// Converts a unit's weights into Filled, some rows at a time.
 template <class Arch, ElementView V>
 class Filler {
  public:
