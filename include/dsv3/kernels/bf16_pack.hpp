@@ -71,10 +71,13 @@ inline __m512i bf16_pairs(__m512 even, __m512 odd) {
   return in_turn<0, 16>(rounded, rounded);
 }
 
+/// The first n of 16 lanes; all if there are more.
+inline __mmask16 first_lanes(Index n) { return static_cast<__mmask16>((1u << std::clamp(n, Index{0}, side)) - 1); }
+
 /// The first min(n, 32) numbers at p rounded to nearest even, then zeros.
 inline __m512i load_bf16(const float* p, Index n) {
-  const auto mask = [&](Index begin) { return static_cast<__mmask16>((1u << std::clamp(n - begin, Index{0}, side)) - 1); };
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(mask(side), p + side), _mm512_maskz_loadu_ps(mask(0), p)));
+  const __m512 first = _mm512_maskz_loadu_ps(first_lanes(n), p), last = _mm512_maskz_loadu_ps(first_lanes(n - side), p + side);
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(last, first));
 }
 
 /// Fills row tile i of `packed` from x.
@@ -105,18 +108,27 @@ inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) 
   }
 }
 
-/// y[t][n] = sum[n][t] for t < rows and n < columns: sums as they are formed into rows of activations. Whole cache lines go past the
-/// caches, since a tile's lie in as many rows, and are not read before all are written. A thread ends its part with end_stores().
-inline void store_transposed(const float* sums, Index rows, Index columns, float* y, Index stride) {
-  Square sum;
-  for (Index n = 0; n < side; ++n) sum.rows[n] = _mm512_load_si512(sums + n * side);
-  transpose(sum);
-  if (columns == side && stride % side == 0 && reinterpret_cast<std::uintptr_t>(y) % 64 == 0) {
-    for (Index t = 0; t < rows; ++t) _mm512_stream_si512(reinterpret_cast<__m512i*>(y + t * stride), sum.rows[t]);
-    return;
+/// y[t][16 i + n] = sums[i][n][t] for t < rows and 16 i + n < columns: sums as they are formed into rows of activations. Whole cache lines
+/// go past the caches, since a tile's lie in as many rows, and are not read before all are written; those of two tiles in turn, because
+/// memory takes neighbours together in three quarters of the time. A thread ends its part with end_stores().
+template <std::size_t Tiles>
+void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, Index columns, float* y, Index stride) {
+  std::array<Square, Tiles> squares;
+  for (std::size_t i = 0; i < Tiles; ++i) {
+    for (Index n = 0; n < side; ++n) squares[i].rows[n] = _mm512_load_si512(sums[i] + n * side);
+    transpose(squares[i]);
   }
-  const auto mask = static_cast<__mmask16>((1u << columns) - 1);
-  for (Index t = 0; t < rows; ++t) _mm512_mask_storeu_epi32(y + t * stride, mask, sum.rows[t]);
+  const auto each = [&](auto&& store) __attribute__((always_inline)) {
+    simd::unroll<side>([&](auto t) __attribute__((always_inline)) {
+      if (t < rows)
+        for (std::size_t i = 0; i < Tiles; ++i) store(y + t * stride + static_cast<Index>(i) * side, squares[i].rows[t], i);
+    });
+  };
+  if (columns == static_cast<Index>(Tiles) * side && stride % side == 0 && reinterpret_cast<std::uintptr_t>(y) % 64 == 0)
+    return each([](float* to, __m512i row, std::size_t) { _mm512_stream_si512(reinterpret_cast<__m512i*>(to), row); });
+  std::array<__mmask16, Tiles> masks;
+  for (std::size_t i = 0; i < Tiles; ++i) masks[i] = first_lanes(columns - static_cast<Index>(i) * side);
+  each([&](float* to, __m512i row, std::size_t i) { _mm512_mask_storeu_epi32(to, masks[i], row); });
 }
 
 /// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into a right operand of

@@ -62,7 +62,7 @@ void multiply(const Packed& x, const Part& part, std::span<const Unit<V>> units,
     for (Index t = 2 * pair; t < std::min(2 * pair + 2, tiles); ++t) {
       float* sums = scratch.sums.data() + u * apart + t * 2 * sum_tile;
       finish(static_cast<std::size_t>(u), part.begin + t, sums, sums + sum_tile);
-      std::fill_n(sums, 2 * sum_tile, 0.0f);
+      clear(sums), clear(sums + sum_tile);
     }
   };
   const bool last_columns = part.last * block >= x.cols;

@@ -48,9 +48,7 @@ struct Tiles<Arch, Product<W>> {
   }
   void store(Index row, Index t, Index count, const float* first, const float* second) const {
     float* y = const_cast<float*>(p.y.data()) + t * p.y.outerStride() + row;
-    bf16::store_transposed(first, count, std::min(bf16::side, rows() - row), y, p.y.outerStride());
-    if (row + bf16::side < rows())
-      bf16::store_transposed(second, count, std::min(bf16::side, rows() - row - bf16::side), y + bf16::side, p.y.outerStride());
+    bf16::store_transposed<2>({first, second}, count, std::min(unit_rows, rows() - row), y, p.y.outerStride());
   }
 };
 
@@ -84,7 +82,8 @@ struct Tiles<Arch, GatedProduct<W, H>> {
     if constexpr (std::is_same_v<H, bf16::Packed>)
       bf16::store_right(h.data(), columns, row + bf16::side >= rows(), p.h, t / bf16::side, row);
     else
-      bf16::store_transposed(h.data(), count, columns, const_cast<float*>(p.h.data()) + t * p.h.outerStride() + row, p.h.outerStride());
+      bf16::store_transposed<1>({h.data()}, count, columns, const_cast<float*>(p.h.data()) + t * p.h.outerStride() + row,
+                                p.h.outerStride());
   }
 };
 

@@ -218,6 +218,11 @@ class Filler {
   Index stride_, fetched_, row_;
 };
 
+/// Makes a tile of sums zero.
+[[gnu::always_inline]] inline void clear(float* sum) {  // a call of memset would take longer
+  simd::unroll<side>([&](auto n) __attribute__((always_inline)) { _mm512_store_ps(sum + n * side, _mm512_setzero_ps()); });
+}
+
 /// Adds scale * c to a tile of sums.
 [[gnu::always_inline]] inline void add_scaled(const float* c, float scale, float* sum) {
   const __m512 factor = _mm512_set1_ps(scale);
