@@ -16,10 +16,11 @@ struct Packed {
 
   static constexpr Index group = 2 * depth;
   static Index size(Index rows, Index cols) { return (rows + side - 1) / side * side * padded(cols); }
-  /// A right operand in `scope` for x [rows, cols].
+  /// A right operand for x [rows, cols], in `scope` or at `data`, of as many numbers as right_size() says.
+  static Index right_size(Index rows, Index cols) { return size(rows, (cols + group - 1) / group * group); }
+  static Packed right(std::uint16_t* data, Index rows, Index cols) { return {data, rows, (cols + group - 1) / group * group}; }
   static Packed right(Workspace::Scope& scope, Index rows, Index cols) {
-    cols = (cols + group - 1) / group * group;
-    return {scope.matrix<std::uint16_t>(1, size(rows, cols)).data(), rows, cols};
+    return right(scope.matrix<std::uint16_t>(1, right_size(rows, cols)).data(), rows, cols);
   }
   Index row_tiles() const { return (rows + side - 1) / side; }
   const std::uint16_t* at(Index row_tile, Index column) const { return data + row_tile * side * padded(cols) + column * side; }
@@ -108,6 +109,13 @@ inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) 
   }
 }
 
+/// The same for all of x, at `data`.
+inline Packed pack_right(ConstMatrixView<float> x, std::uint16_t* data) {
+  const auto packed = Packed::right(data, x.rows(), x.cols());
+  for (Index i = 0; i < packed.row_tiles(); ++i) pack_right(x, i, packed);
+  return packed;
+}
+
 /// y[t][16 i + n] = sums[i][n][t] for t < rows and 16 i + n < columns: sums as they are formed into rows of activations. Whole cache lines
 /// go past the caches, since a tile's lie in as many rows, and are not read before all are written; those of two tiles in turn, because
 /// memory takes neighbours together in three quarters of the time. A thread ends its part with end_stores().
@@ -132,7 +140,7 @@ void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, I
 }
 
 /// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into a right operand of
-/// weights, past the caches too. Of the 16 only `columns` are; the others become zeros, as do, after the `last` ones, those up to the end.
+/// weights. Of the 16 only `columns` are; the others become zeros, as do, after the `last` ones, those up to the end.
 inline void store_right(const float* sums, Index columns, bool last, const Packed& x, Index row_tile, Index column) {
   constexpr Index eight = side / 2, pairs_apart = eight / 2 * depth;  // 8 columns are 4 pairs
   for (; columns > 0 || (last && column % Packed::group != 0); columns -= side, column += side) {
@@ -140,8 +148,8 @@ inline void store_right(const float* sums, Index columns, bool last, const Packe
     auto* first =
         const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) + column % Packed::group / side * pairs_apart;
     for (Index k = 0; k < eight; k += 2) {
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + k / 2 * depth), bf16_pairs(sum(k), sum(k + 1)));
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(first + tile + k / 2 * depth), bf16_pairs(sum(eight + k), sum(eight + k + 1)));
+      _mm512_store_si512(first + k / 2 * depth, bf16_pairs(sum(k), sum(k + 1)));
+      _mm512_store_si512(first + tile + k / 2 * depth, bf16_pairs(sum(eight + k), sum(eight + k + 1)));
     }
   }
 }

@@ -1,11 +1,9 @@
-// Floor 3. Groups of products by bf16 tiles: packing the activations, handing out panels of weight rows, storing results.
+// Floor 3. Groups of products by bf16 tiles: handing them out in slabs of activations or in panels of weight rows, storing results.
 //
 // What a product is made of (one weight, or a gate and an up projection) is told by its Tiles<Arch, P>.
 #pragma once
 
-#include <memory>
-
-#include "dsv3/kernels/bf16_panel.hpp"
+#include "dsv3/kernels/bf16_slabs.hpp"
 #include "dsv3/kernels/gated_linear.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::detail {
@@ -87,6 +85,12 @@ struct Tiles<Arch, GatedProduct<W, H>> {
   }
 };
 
+/// Whether two products have one x.
+template <class P>
+bool same_x(const P& a, const P& b) {
+  return a.x.data() == b.x.data() && a.x.rows() == b.x.rows() && a.x.cols() == b.x.cols();
+}
+
 /// The x of every product as tiles; products that follow one another and have one x share them.
 template <class P>
 std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
@@ -97,13 +101,30 @@ std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::spa
   };
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& x = group[i].x;
-    const auto same = [&](const auto& last) { return x.data() == last.data() && x.rows() == last.rows() && x.cols() == last.cols(); };
-    packed[i] = i > 0 && same(group[i - 1].x) ? packed[i - 1] : bf16::Packed::right(scope, x.rows(), x.cols());
+    packed[i] = i > 0 && same_x(group[i - 1], group[i]) ? packed[i - 1] : bf16::Packed::right(scope, x.rows(), x.cols());
   }
   for_each_panel(
       ctx, group, [&](const P& p) { return shared(p) ? 0 : packed[index(p)].row_tiles(); }, [](const P& p) { return p.x.size(); },
       [](const P&, Index) { return Index{1}; }, [&](const P& p, Index tile, Index, int) { bf16::pack_right(p.x, tile, packed[index(p)]); });
   return packed;
+}
+
+/// Rows [begin, begin + count) of a product's weights times all of x, by one worker.
+template <class Arch, class Engine, class P>
+void multiply_rows(const P& product, const bf16::Packed& x, Index begin, Index count, bf16::Scratch& scratch) {
+  Tiles<Arch, P>{product}.resolve([&]<class R>(const R& p) {
+    constexpr Index at_once = bf16::units_at_once * R::unit_rows;
+    for (const Index end = begin + count; begin < end; begin += at_once) {
+      std::array<bf16::Unit<typename R::Weight>, bf16::units_at_once> units;
+      std::size_t n = 0;
+      for (Index row = begin; row < std::min(begin + at_once, end); row += R::unit_rows) units[n++] = p.unit(row);
+      bf16::multiply_all<Engine, Arch, typename R::Weight>(
+          x, {units.data(), n}, scratch, [&](std::size_t u, Index tile, const float* first, const float* second) {
+            const Index t = tile * bf16::side;
+            p.store(begin + static_cast<Index>(u) * R::unit_rows, t, std::min(bf16::side, x.rows - t), first, second);
+          });
+    }
+  });
 }
 
 /// All products of the group, whose x are packed, in one parallel loop; a task is a few units of one product's rows.
@@ -112,25 +133,45 @@ void multiply_packed(Context& ctx, std::span<const P> group, std::span<const bf1
   using T = Tiles<Arch, P>;
   auto scope = ctx.scratch();
   const auto x_of = [&](const P& p) -> const bf16::Packed& { return packed[static_cast<std::size_t>(&p - group.data())]; };
-  auto* scratch =
-      reinterpret_cast<bf16::Scratch*>(scope.aligned(ctx.workers() * static_cast<Index>(sizeof(bf16::Scratch)), alignof(bf16::Scratch)));
-  std::uninitialized_default_construct_n(scratch, ctx.workers());
+  auto* scratch = scratch_of_workers(ctx, scope);
   for_each_panel(
       ctx, group, [&](const P& p) { return x_of(p).rows > 0 ? T{p}.rows() : 0; },
       [&](const P& p) { return x_of(p).rows * x_of(p).cols * T{p}.rows(); },
       [](const P&, Index share) { return std::clamp(share / T::unit_rows, Index{1}, bf16::units_at_once) * T::unit_rows; },
-      [&](const P& product, Index begin, Index count, int worker) {
-        const auto& x = x_of(product);
-        T{product}.resolve([&]<class R>(const R& p) {
-          std::array<bf16::Unit<typename R::Weight>, bf16::units_at_once> units;
-          std::size_t n = 0;
-          for (Index row = begin; row < begin + count; row += R::unit_rows) units[n++] = p.unit(row);
-          bf16::multiply_all<Engine, Arch, typename R::Weight>(
-              x, {units.data(), n}, scratch[worker], [&](std::size_t u, Index tile, const float* first, const float* second) {
-                const Index t = tile * bf16::side;
-                p.store(begin + static_cast<Index>(u) * R::unit_rows, t, std::min(bf16::side, x.rows - t), first, second);
-              });
-        });
+      [&](const P& p, Index begin, Index count, int worker) { multiply_rows<Arch, Engine>(p, x_of(p), begin, count, scratch[worker]); });
+}
+
+/// Rows [begin, begin + count) of a product's x and y.
+template <WeightView W>
+Product<W> rows_of(const Product<W>& p, Index begin, Index count) {
+  return {p.x.slice(begin, count), p.w, MatrixView<float>(p.y).slice(begin, count)};
+}
+template <WeightView W>
+GatedProduct<W> rows_of(const GatedProduct<W>& p, Index begin, Index count) {
+  return {p.x.slice(begin, count), p.x_up.slice(begin, count), p.gate, p.up, MatrixView<float>(p.h).slice(begin, count)};
+}
+
+/// All products of the group, slab by slab; products that follow one another and have one x share its slabs. False, and nothing is done,
+/// if there are no slabs.
+template <class Arch, class Engine, class P>
+bool multiply_slabs(Context& ctx, std::span<const P> group) {
+  using Run = std::span<const P>;
+  auto scope = ctx.scratch();
+  const auto runs = scope.array<Run>(static_cast<Index>(group.size()));
+  std::size_t n = 0;
+  for (std::size_t i = 0, begin = 0; i < group.size(); ++i)
+    if (i + 1 == group.size() || !same_x(group[i], group[i + 1])) runs[n++] = group.subspan(begin, i + 1 - begin), begin = i + 1;
+  return for_each_slab(
+      ctx, std::span<const Run>(runs.first(n)), [](const Run& r) { return r.front().x; },
+      [](const Run& r) {
+        Index rows = 0;
+        for (const P& p : r) rows += Tiles<Arch, P>{p}.rows();
+        return rows * r.front().x.cols() * bf16::side;
+      },
+      [](const Run& r, Index rows) { return bf16::Packed::right_size(rows, r.front().x.cols()); },
+      [](const Run& r, Index begin, Index count, bf16::Scratch& scratch, std::uint16_t* memory) {
+        const auto x = bf16::pack_right(r.front().x.slice(begin, count), memory);
+        for (const P& p : r) multiply_rows<Arch, Engine>(rows_of(p, begin, count), x, 0, Tiles<Arch, P>{p}.rows(), scratch);
       });
 }
 
@@ -157,10 +198,10 @@ std::span<P> multiply_in_tiles([[maybe_unused]] Context& ctx, Workspace::Scope& 
     for (const P& p : group)
       Tiles<Arch, P>{p}.resolve([](const auto&) {}) ? std::construct_at(&fitting[fit++], p) : std::construct_at(&rest[others++], p);
     const std::span<const P> in_tiles = fitting.first(fit);
-    if (fit > 0) {
-      const auto packed = pack_all(ctx, scope, in_tiles);
-      with_engine([&]<class Engine>() { multiply_packed<Arch, Engine>(ctx, in_tiles, packed); });
-    }
+    if (fit > 0)
+      with_engine([&]<class Engine>() {
+        if (!multiply_slabs<Arch, Engine>(ctx, in_tiles)) multiply_packed<Arch, Engine>(ctx, in_tiles, pack_all(ctx, scope, in_tiles));
+      });
     return rest.first(others);
   }
 #endif

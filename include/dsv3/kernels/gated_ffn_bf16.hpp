@@ -37,8 +37,29 @@ void networks_by_products(Context& ctx, std::span<const GatedNetwork<W>> group) 
 
 #ifdef DSV3_HAS_BF16_TILES
 
-template <class Arch, WeightView W>
-void networks_in_tiles(Context& ctx, std::span<const GatedNetwork<W>> group) {
+/// Slab by slab: a worker forms both products of its rows, and the hidden activations never leave its cache. False, and nothing is done, if
+/// there are no slabs.
+template <class Arch, class Engine, WeightView W>
+bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W>> group) {
+  using Network = GatedNetwork<W>;
+  const auto x_size = [](const Network& p, Index rows) { return bf16::Packed::right_size(rows, p.x.cols()); };
+  return for_each_slab(
+      ctx, group, [](const Network& p) { return p.x; },
+      [](const Network& p) { return bf16::side * weight_rows(p.gate) * (2 * p.x.cols() + weight_rows(p.down)); },
+      [&](const Network& p, Index rows) { return x_size(p, rows) + bf16::Packed::right_size(rows, weight_rows(p.gate)); },
+      [&](const Network& p, Index begin, Index count, bf16::Scratch& scratch, std::uint16_t* memory) {
+        const auto rows = p.x.slice(begin, count);
+        const auto x = bf16::pack_right(rows, memory);
+        const auto h = bf16::Packed::right(memory + x_size(p, count), count, weight_rows(p.gate));
+        const GatedProduct<W, bf16::Packed> inner{rows, rows, p.gate, p.up, h};
+        const Product<W> outer{{}, p.down, MatrixView<float>(p.y).slice(begin, count)};  // its x is h
+        multiply_rows<Arch, Engine>(inner, x, 0, weight_rows(p.gate), scratch);
+        multiply_rows<Arch, Engine>(outer, h, 0, weight_rows(p.down), scratch);
+      });
+}
+
+template <class Arch, class Engine, WeightView W>
+void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W>> group) {
   using Inner = GatedProduct<W, bf16::Packed>;
   auto scope = ctx.scratch();
   const auto n = static_cast<Index>(group.size());
@@ -51,11 +72,8 @@ void networks_in_tiles(Context& ctx, std::span<const GatedNetwork<W>> group) {
     std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i]});
     std::construct_at(&outer[i], Product<W>{{}, down, y});  // its x is hidden[i]
   }
-  const auto x = pack_all<Inner>(ctx, scope, inner);
-  with_engine([&]<class Engine>() {
-    multiply_packed<Arch, Engine, Inner>(ctx, inner, x);
-    multiply_packed<Arch, Engine, Product<W>>(ctx, outer, hidden);
-  });
+  multiply_packed<Arch, Engine, Inner>(ctx, inner, pack_all<Inner>(ctx, scope, inner));
+  multiply_packed<Arch, Engine, Product<W>>(ctx, outer, hidden);
 }
 
 #endif
@@ -84,7 +102,10 @@ void grouped_gated_ffn_bf16(Context& ctx, std::span<const GatedNetwork<W>> group
   for (const auto& p : group) std::construct_at(detail::fits_tiles_whole<Arch>(p) ? &fitting[fit++] : &rest[others++], p);
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>)
-    if (fit > 0) detail::networks_in_tiles<Arch, W>(ctx, fitting.first(fit));
+    if (const std::span<const GatedNetwork<W>> in_tiles = fitting.first(fit); fit > 0)
+      detail::with_engine([&]<class Engine>() {
+        if (!detail::networks_in_slabs<Arch, Engine>(ctx, in_tiles)) detail::networks_in_panels<Arch, Engine>(ctx, in_tiles);
+      });
 #endif
   if (others > 0) detail::networks_by_products<Arch, W>(ctx, rest.first(others));
 }

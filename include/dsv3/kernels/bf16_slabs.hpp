@@ -1,0 +1,80 @@
+// Floor 3. Slabs of activations: rows that one worker packs for itself and multiplies by whole weights.
+//
+// It shares them with nobody and waits for nobody, and finds them in its own cache. The weights are read and converted for each slab again,
+// so that slabs are large, or all that a product has; and there must be enough of them to keep all workers busy. Else activations are
+// packed once and the weights are handed out (kernels/bf16_products.hpp).
+#pragma once
+
+#include <memory>
+
+#include "dsv3/kernels/bf16_panel.hpp"
+#include "dsv3/kernels/panels.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels::detail {
+
+#ifdef DSV3_HAS_BF16_TILES
+
+inline constexpr Index most_slab_tiles = 16;  ///< row tiles of a slab
+inline constexpr Index least_slab_tiles = 8;  ///< of one of several
+
+/// Slabs of a group of jobs, in row tiles; none, if workers would be left idle. tiles(job) counts row tiles, work(job) the multiplications
+/// of one.
+template <class J, class Tiles, class Work>
+std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
+  const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
+  const Index workers = ctx.workers();
+  for (const Index multiple : {Index{1}, workers}) {  // as few slabs as may be, or of each job as many for every worker
+    const auto size = [&](Index n) { return n == 0 ? 0 : share(n, share(share(n, most_slab_tiles), multiple) * multiple); };
+    Index total = 0, largest = 0, slabs = 0;
+    bool enough = true;
+    for (const J& j : jobs)
+      if (const Index n = tiles(j), part = size(n); n > 0) {
+        total += n * work(j);
+        largest = std::max(largest, part * work(j));
+        slabs += share(n, part);
+        enough = enough && (part == n || part >= least_slab_tiles);
+      }
+    if (!enough || (multiple < workers && 2 * workers * largest > total)) continue;
+    const auto list = scope.array<Panel>(slabs);
+    auto next = list.begin();
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+      for (Index begin = 0, n = tiles(jobs[i]); begin < n; begin += size(n))
+        *next++ = {static_cast<Index>(i), begin, std::min(size(n), n - begin)};
+    return list;
+  }
+  return {};
+}
+
+/// Scratch for each worker, in `scope`.
+inline bf16::Scratch* scratch_of_workers(const Context& ctx, Workspace::Scope& scope) {
+  auto* scratch =
+      reinterpret_cast<bf16::Scratch*>(scope.aligned(ctx.workers() * static_cast<Index>(sizeof(bf16::Scratch)), alignof(bf16::Scratch)));
+  std::uninitialized_default_construct_n(scratch, ctx.workers());
+  return scratch;
+}
+
+/// Runs f(job, begin, count, scratch, memory) for slabs of rows [begin, begin + count) of x_of(job), in one parallel loop. `memory` is the
+/// worker's, of size(job, rows) numbers. work(job) counts the multiplications of a row tile. False, and f is not called, if there are no
+/// slabs.
+template <class J, class X, class Work, class Size, class F>
+bool for_each_slab(Context& ctx, std::span<const J> jobs, X&& x_of, Work&& work, Size&& size, F&& f) {
+  auto scope = ctx.scratch();
+  const auto tiles = [&](const J& j) { return (x_of(j).rows() + bf16::side - 1) / bf16::side; };
+  const auto slabs = cut_slabs(ctx, scope, jobs, tiles, work);
+  if (slabs.empty()) return false;
+  const auto job = [&](const Panel& s) -> const J& { return jobs[static_cast<std::size_t>(s.product)]; };
+  Index numbers = 0, total = 0;
+  for (const Panel& s : slabs) numbers = std::max(numbers, size(job(s), s.count * bf16::side)), total += s.count * work(job(s));
+  auto memory = scope.matrix<std::uint16_t>(ctx.workers(), numbers);
+  auto* scratch = scratch_of_workers(ctx, scope);
+  ctx.parallel_for(static_cast<Index>(slabs.size()), total, [&](Index i, int worker) {
+    const Panel& s = slabs[static_cast<std::size_t>(i)];
+    const Index begin = s.begin * bf16::side, count = std::min(s.count * bf16::side, x_of(job(s)).rows() - begin);
+    f(job(s), begin, count, scratch[worker], memory.row_data(worker));
+  });
+  return true;
+}
+
+#endif
+
+}  // namespace dsv3::inline DSV3_ISA::kernels::detail
