@@ -158,6 +158,39 @@ TEST_CASE("whole networks have the bits of their two products, whatever their wi
   for (std::size_t i = 0; i < sizes.size(); ++i) CHECK(same_bits(y[i], alone[i]));
 }
 
+TEST_CASE("products of one x and networks have the bits of each alone when workers take whole rows of them") {
+  Random random;
+  const Matrix<float> x = random.matrix(520, 130);
+  const Weight<Fp8> first(random.matrix(37, 130)), second(random.matrix(70, 130)), down(random.matrix(130, 37));
+  Context ctx;
+  const auto first_alone = product(ctx, x, first), second_alone = product(ctx, x, second);
+  Matrix<float> network_alone(520, 130);
+  const auto network = [&](Index begin, Index count, Matrix<float>& y) {
+    return kernels::GatedNetwork<Fp8::View>{view(x).slice(begin, count), first.view(), first.view(), down.view(),
+                                            view(y).slice(begin, count)};
+  };
+  for (Index t = 0; t < 520; t += 20) {
+    const auto one = network(t, 20, network_alone);
+    kernels::grouped_gated_ffn_bf16<simd::DefaultArch, Fp8::View>(ctx, {&one, 1});
+  }
+  for (const int n : {1, 2, 3}) {
+    Parallel openmp{n};
+    Context parallel(openmp, 0);
+    Matrix<float> y(520, 37), z(520, 70);
+    const std::array<kernels::Product<Fp8::View>, 2> group{{{view(x), first.view(), view(y)}, {view(x), second.view(), view(z)}}};
+    kernels::grouped_linear_bf16<simd::DefaultArch, Fp8::View>(parallel, group);
+    CHECK(same_bits(y, first_alone));
+    CHECK(same_bits(z, second_alone));
+    for (const Index rows : {20, 520}) {  // many networks, and slabs of one
+      Matrix<float> all(520, 130);
+      std::vector<kernels::GatedNetwork<Fp8::View>> networks;
+      for (Index t = 0; t < 520; t += rows) networks.push_back(network(t, rows, all));
+      kernels::grouped_gated_ffn_bf16<simd::DefaultArch, Fp8::View>(parallel, networks);
+      CHECK(same_bits(all, network_alone));
+    }
+  }
+}
+
 #ifdef DSV3_HAS_BF16_TILES
 TEST_CASE("both engines multiply tiles") {
   Random random;

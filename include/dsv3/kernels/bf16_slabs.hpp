@@ -5,7 +5,9 @@
 // packed once and the weights are handed out (kernels/bf16_products.hpp).
 #pragma once
 
+#include <algorithm>
 #include <memory>
+#include <tuple>
 
 #include "dsv3/kernels/bf16_panel.hpp"
 #include "dsv3/kernels/panels.hpp"
@@ -17,13 +19,13 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 inline constexpr Index most_slab_tiles = 16;  ///< row tiles of a slab
 inline constexpr Index least_slab_tiles = 8;  ///< of one of several
 
-/// Slabs of a group of jobs, in row tiles; none, if workers would be left idle. tiles(job) counts row tiles, work(job) the multiplications
-/// of one.
+/// Slabs of a group of jobs, in row tiles, the longest first: as many of each job for every worker, or so many in all that none is more
+/// than half of a worker's share; else none. tiles(job) counts row tiles, work(job) the multiplications of one.
 template <class J, class Tiles, class Work>
 std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
   const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
   const Index workers = ctx.workers();
-  for (const Index multiple : {Index{1}, workers}) {  // as few slabs as may be, or of each job as many for every worker
+  for (const Index multiple : {workers, Index{1}}) {
     const auto size = [&](Index n) { return n == 0 ? 0 : share(n, share(share(n, most_slab_tiles), multiple) * multiple); };
     Index total = 0, largest = 0, slabs = 0;
     bool enough = true;
@@ -32,7 +34,7 @@ std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, st
         total += n * work(j);
         largest = std::max(largest, part * work(j));
         slabs += share(n, part);
-        enough = enough && (part == n || part >= least_slab_tiles);
+        enough = enough && (part >= least_slab_tiles || (part == n && multiple == 1));
       }
     if (!enough || (multiple < workers && 2 * workers * largest > total)) continue;
     const auto list = scope.array<Panel>(slabs);
@@ -40,6 +42,10 @@ std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, st
     for (std::size_t i = 0; i < jobs.size(); ++i)
       for (Index begin = 0, n = tiles(jobs[i]); begin < n; begin += size(n))
         *next++ = {static_cast<Index>(i), begin, std::min(size(n), n - begin)};
+    const auto order = [&](const Panel& s) {
+      return std::tuple(-s.count * work(jobs[static_cast<std::size_t>(s.product)]), s.product, s.begin);
+    };
+    std::sort(list.begin(), list.end(), [&](const Panel& a, const Panel& b) { return order(a) < order(b); });
     return list;
   }
   return {};

@@ -57,14 +57,14 @@ class Moe {
 
     const auto jobs = scope.array<FfnJob<Expert>>(config_.experts + 1);
     std::size_t used = 0;
-    if (shared_)  // first: the largest should not be the last to end
-      std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y, x.rows()});
-    else
-      y.setZero();
     for (std::size_t e = 0; e < experts_.size(); ++e)
       if (const Index begin = offsets[e], count = offsets[e + 1] - begin; count > 0)
         std::construct_at(&jobs[used++],
                           FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count), x.rows()});
+    if (shared_)
+      std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y, x.rows()});
+    else
+      y.setZero();
     Expert::forward_group(ctx, jobs.first(used));
     kernels::combine_rows<typename P::Arch>(ctx, sorted_y, place, weights, y);
   }
