@@ -21,12 +21,14 @@ struct Scratch {
   std::array<Scales, 3> scales;  // of the step that is converted, multiplied, added
 };
 
-/// Products [2, 2] of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums.
+/// Products [2, 2] of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums; the last ones
+/// of a unit and of row tiles from `row_tile` complete these.
 struct Addend {
   float* sums = nullptr;
   const Scales* scales = nullptr;
   const float* products = nullptr;
-  Index columns = 0;
+  Index columns = 0, unit = 0, row_tile = 0;
+  bool completes = false;
 
   template <int Product>
   [[gnu::always_inline]] void add() const {
@@ -58,15 +60,15 @@ void multiply(const Packed& x, const Part& part, std::span<const Unit<V>> units,
   const auto start = [&](Index n) {
     filler.start(units[static_cast<std::size_t>(n / blocks)], (part.first + n % blocks) * block, filled(n), scales(n));
   };
-  const auto finish_pair = [&](Index u, Index pair) {
-    for (Index t = 2 * pair; t < std::min(2 * pair + 2, tiles); ++t) {
-      float* sums = scratch.sums.data() + u * apart + t * 2 * sum_tile;
-      finish(static_cast<std::size_t>(u), part.begin + t, sums, sums + sum_tile);
+  Addend last;
+  const auto finish_last = [&] {
+    if (!last.completes) return;
+    for (Index t = 0; t < last.columns; ++t) {
+      float* sums = last.sums + t * 2 * sum_tile;
+      finish(static_cast<std::size_t>(last.unit), last.row_tile + t, sums, sums + sum_tile);
       clear(sums), clear(sums + sum_tile);
     }
   };
-  const bool last_columns = part.last * block >= x.cols;
-  Addend last;
   for (start(0); !filler.done();) filler.template fill<2>();
   for (Index n = 0; n < count * blocks; ++n) {
     const Index u = n / blocks, b = part.first + n % blocks;
@@ -93,14 +95,19 @@ void multiply(const Packed& x, const Part& part, std::span<const Unit<V>> units,
         run_filling.template operator()<4>();
       else
         run_filling.template operator()<2>();
-      if (last_columns && b == part.first && u > 0) finish_pair(u - 1, pair);
-      last = {scratch.sums.data() + u * apart + pair * 4 * sum_tile, &scales(n), scratch.products.data(), columns};
+      finish_last();
+      last = {.sums = scratch.sums.data() + u * apart + pair * 4 * sum_tile,
+              .scales = &scales(n),
+              .products = scratch.products.data(),
+              .columns = columns,
+              .unit = u,
+              .row_tile = part.begin + 2 * pair,
+              .completes = (b + 1) * block >= x.cols};
     }
   }
   Engine::finish(scratch.products.data(), last.columns);
   simd::unroll<4>([&](auto product) { last.template add<product>(); });
-  if (last_columns)
-    for (Index pair = 0; pair < pairs; ++pair) finish_pair(count - 1, pair);
+  finish_last();
 }
 
 /// The same for all of x, in parts that the caches hold while all units are multiplied.

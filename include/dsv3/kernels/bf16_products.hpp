@@ -3,6 +3,8 @@
 // What a product is made of (one weight, or a gate and an up projection) is told by its Tiles<Arch, P>.
 #pragma once
 
+#include <numeric>
+
 #include "dsv3/kernels/bf16_slabs.hpp"
 #include "dsv3/kernels/gated_linear.hpp"
 
@@ -85,27 +87,29 @@ struct Tiles<Arch, GatedProduct<W, H>> {
   }
 };
 
-/// Whether two products have one x.
+/// The group cut into runs of products that follow one another and have one x.
 template <class P>
-bool same_x(const P& a, const P& b) {
-  return a.x.data() == b.x.data() && a.x.rows() == b.x.rows() && a.x.cols() == b.x.cols();
+std::span<const std::span<const P>> runs_of_one_x(Workspace::Scope& scope, std::span<const P> group) {
+  const auto runs = scope.array<std::span<const P>>(static_cast<Index>(group.size()));
+  const auto same = [](const auto& a, const auto& b) { return a.data() == b.data() && a.rows() == b.rows() && a.cols() == b.cols(); };
+  std::size_t n = 0;
+  for (std::size_t i = 0, begin = 0; i < group.size(); ++i)
+    if (i + 1 == group.size() || !same(group[i].x, group[i + 1].x)) runs[n++] = group.subspan(begin, i + 1 - begin), begin = i + 1;
+  return runs.first(n);
 }
 
-/// The x of every product as tiles; products that follow one another and have one x share them.
+/// The x of every product as tiles; those of a run share them.
 template <class P>
-std::span<bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
+std::span<const bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
+  using Run = std::span<const P>;
+  const auto runs = runs_of_one_x(scope, group);
   const auto packed = scope.array<bf16::Packed>(static_cast<Index>(group.size()));
-  const auto index = [&](const P& p) { return static_cast<std::size_t>(&p - group.data()); };
-  const auto shared = [&](const P& p) {  // no rows take no memory: their place is the next one's
-    return index(p) > 0 && packed[index(p) - 1].rows > 0 && packed[index(p)].data == packed[index(p) - 1].data;
-  };
-  for (std::size_t i = 0; i < group.size(); ++i) {
-    const auto& x = group[i].x;
-    packed[i] = i > 0 && same_x(group[i - 1], group[i]) ? packed[i - 1] : bf16::Packed::right(scope, x.rows(), x.cols());
-  }
+  const auto of = [&](const Run& r) { return packed.subspan(static_cast<std::size_t>(r.data() - group.data()), r.size()); };
+  for (const Run& r : runs) std::ranges::fill(of(r), bf16::Packed::right(scope, r.front().x.rows(), r.front().x.cols()));
   for_each_panel(
-      ctx, group, [&](const P& p) { return shared(p) ? 0 : packed[index(p)].row_tiles(); }, [](const P& p) { return p.x.size(); },
-      [](const P&, Index) { return Index{1}; }, [&](const P& p, Index tile, Index, int) { bf16::pack_right(p.x, tile, packed[index(p)]); });
+      ctx, runs, [&](const Run& r) { return of(r).front().row_tiles(); }, [](const Run& r) { return r.front().x.size(); },
+      [](const Run&, Index) { return Index{1}; },
+      [&](const Run& r, Index tile, Index, int) { bf16::pack_right(r.front().x, tile, of(r).front()); });
   return packed;
 }
 
@@ -151,24 +155,18 @@ GatedProduct<W> rows_of(const GatedProduct<W>& p, Index begin, Index count) {
   return {p.x.slice(begin, count), p.x_up.slice(begin, count), p.gate, p.up, MatrixView<float>(p.h).slice(begin, count)};
 }
 
-/// All products of the group, slab by slab; products that follow one another and have one x share its slabs. False, and nothing is done,
-/// if there are no slabs.
+/// All products of the group, slab by slab; those of a run share its slabs. False, and nothing is done, if there are no slabs.
 template <class Arch, class Engine, class P>
 bool multiply_slabs(Context& ctx, std::span<const P> group) {
   using Run = std::span<const P>;
   auto scope = ctx.scratch();
-  const auto runs = scope.array<Run>(static_cast<Index>(group.size()));
-  std::size_t n = 0;
-  for (std::size_t i = 0, begin = 0; i < group.size(); ++i)
-    if (i + 1 == group.size() || !same_x(group[i], group[i + 1])) runs[n++] = group.subspan(begin, i + 1 - begin), begin = i + 1;
+  const auto rows = [](const Run& r) {
+    return std::accumulate(r.begin(), r.end(), Index{0}, [](Index sum, const P& p) { return sum + Tiles<Arch, P>{p}.rows(); });
+  };
   return for_each_slab(
-      ctx, std::span<const Run>(runs.first(n)), [](const Run& r) { return r.front().x; },
-      [](const Run& r) {
-        Index rows = 0;
-        for (const P& p : r) rows += Tiles<Arch, P>{p}.rows();
-        return rows * r.front().x.cols() * bf16::side;
-      },
-      [](const Run& r, Index rows) { return bf16::Packed::right_size(rows, r.front().x.cols()); },
+      ctx, runs_of_one_x(scope, group), [](const Run& r) { return r.front().x; },
+      [&](const Run& r) { return bf16::side * r.front().x.cols() * rows(r); },
+      [](const Run& r, Index count) { return bf16::Packed::right_size(count, r.front().x.cols()); },
       [](const Run& r, Index begin, Index count, bf16::Scratch& scratch, std::uint16_t* memory) {
         const auto x = bf16::pack_right(r.front().x.slice(begin, count), memory);
         for (const P& p : r) multiply_rows<Arch, Engine>(rows_of(p, begin, count), x, 0, Tiles<Arch, P>{p}.rows(), scratch);
