@@ -19,8 +19,8 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 inline constexpr Index most_slab_tiles = 16;  ///< row tiles of a slab
 inline constexpr Index least_slab_tiles = 8;  ///< of one of several
 
-/// Slabs of a group of jobs, in row tiles, the longest first: as many of each job for every worker, or so many in all that none is more
-/// than half of a worker's share; else none. tiles(job) counts row tiles, work(job) the multiplications of one.
+/// Slabs of a group of jobs, in row tiles, the longest first: equally many of each job for every worker, or so many in all that none is
+/// more than half of a worker's share; else none. tiles(job) counts row tiles, work(job) the multiplications of one.
 template <class J, class Tiles, class Work>
 std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
   const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
