@@ -1,4 +1,4 @@
-#include "dsv3/kernels/linear_bf16.hpp"
+#include "dsv3/kernels/bf16_slabs.hpp"
 
 #include "support/oracle.hpp"
 #include "support/threads.hpp"
@@ -13,7 +13,7 @@ struct Job {
   Index tiles, work;
 };
 
-std::vector<kernels::detail::Panel> cut(int workers, const std::vector<Job>& jobs) {
+std::vector<kernels::detail::Slab> cut(int workers, const std::vector<Job>& jobs) {
   Threads threads{workers};
   Context ctx(threads);
   Workspace memory;
@@ -43,8 +43,8 @@ TEST_CASE("slabs cover every row tile once and no worker has more than half as m
     std::vector<Index> loads(static_cast<std::size_t>(workers));
     Index total = 0;
     for (const auto& s : slabs) {
-      const auto& job = jobs[static_cast<std::size_t>(s.product)];
-      for (Index t = s.begin; t < s.begin + s.count; ++t) ++seen[static_cast<std::size_t>(s.product)].at(static_cast<std::size_t>(t));
+      const auto& job = jobs[static_cast<std::size_t>(s.job)];
+      for (Index t = s.begin; t < s.begin + s.count; ++t) ++seen[static_cast<std::size_t>(s.job)].at(static_cast<std::size_t>(t));
       CHECK((s.count <= kernels::detail::most_slab_tiles));
       *std::min_element(loads.begin(), loads.end()) += s.count * job.work;  // who is free takes the next
       total += s.count * job.work;

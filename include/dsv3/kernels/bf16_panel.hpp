@@ -113,7 +113,6 @@ void multiply(const Packed& x, const Part& part, std::span<const Unit<V>> units,
 /// The same for all of x, in parts that the caches hold while all units are multiplied.
 template <class Engine, class Arch, ElementView V, class Finish>
 void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
-  const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
   const Index row_tiles = x.row_tiles(), blocks = share(x.cols, block), count = static_cast<Index>(units.size());
   float* sums = scratch.sums.data();
   if (blocks == 0) {

@@ -7,6 +7,7 @@
 
 #include "dsv3/kernels/bf16_slabs.hpp"
 #include "dsv3/kernels/gated_linear.hpp"
+#include "dsv3/kernels/panels.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::detail {
 

@@ -9,8 +9,8 @@
 #include <memory>
 #include <tuple>
 
+#include "dsv3/core/context.hpp"
 #include "dsv3/kernels/bf16_panel.hpp"
-#include "dsv3/kernels/panels.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::detail {
 
@@ -19,11 +19,16 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 inline constexpr Index most_slab_tiles = 16;  ///< row tiles of a slab
 inline constexpr Index least_slab_tiles = 8;  ///< of one of several
 
-/// Slabs of a group of jobs, in row tiles, the longest first: equally many of each job for every worker, or so many in all that none is
+/// Row tiles [begin, begin + count) of a job's activations.
+struct Slab {
+  Index job, begin, count;
+};
+
+/// Slabs of a group of jobs, the longest first: equally many of each job for every worker, or so many in all that none is
 /// more than half of a worker's share; else none. tiles(job) counts row tiles, work(job) the multiplications of one.
 template <class J, class Tiles, class Work>
-std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
-  const auto share = [](Index n, Index parts) { return (n + parts - 1) / parts; };
+std::span<const Slab> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
+  using bf16::share;
   const Index workers = ctx.workers();
   for (const Index multiple : {workers, Index{1}}) {
     const auto size = [&](Index n) { return n == 0 ? 0 : share(n, share(share(n, most_slab_tiles), multiple) * multiple); };
@@ -37,15 +42,13 @@ std::span<const Panel> cut_slabs(const Context& ctx, Workspace::Scope& scope, st
         enough = enough && (part >= least_slab_tiles || (part == n && multiple == 1));
       }
     if (!enough || (multiple < workers && 2 * workers * largest > total)) continue;
-    const auto list = scope.array<Panel>(slabs);
+    const auto list = scope.array<Slab>(slabs);
     auto next = list.begin();
     for (std::size_t i = 0; i < jobs.size(); ++i)
       for (Index begin = 0, n = tiles(jobs[i]); begin < n; begin += size(n))
         *next++ = {static_cast<Index>(i), begin, std::min(size(n), n - begin)};
-    const auto order = [&](const Panel& s) {
-      return std::tuple(-s.count * work(jobs[static_cast<std::size_t>(s.product)]), s.product, s.begin);
-    };
-    std::sort(list.begin(), list.end(), [&](const Panel& a, const Panel& b) { return order(a) < order(b); });
+    const auto order = [&](const Slab& s) { return std::tuple(-s.count * work(jobs[static_cast<std::size_t>(s.job)]), s.job, s.begin); };
+    std::sort(list.begin(), list.end(), [&](const Slab& a, const Slab& b) { return order(a) < order(b); });
     return list;
   }
   return {};
@@ -65,16 +68,16 @@ inline bf16::Scratch* scratch_of_workers(const Context& ctx, Workspace::Scope& s
 template <class J, class X, class Work, class Size, class F>
 bool for_each_slab(Context& ctx, std::span<const J> jobs, X&& x_of, Work&& work, Size&& size, F&& f) {
   auto scope = ctx.scratch();
-  const auto tiles = [&](const J& j) { return (x_of(j).rows() + bf16::side - 1) / bf16::side; };
+  const auto tiles = [&](const J& j) { return bf16::share(x_of(j).rows(), bf16::side); };
   const auto slabs = cut_slabs(ctx, scope, jobs, tiles, work);
   if (slabs.empty()) return false;
-  const auto job = [&](const Panel& s) -> const J& { return jobs[static_cast<std::size_t>(s.product)]; };
+  const auto job = [&](const Slab& s) -> const J& { return jobs[static_cast<std::size_t>(s.job)]; };
   Index numbers = 0, total = 0;
-  for (const Panel& s : slabs) numbers = std::max(numbers, size(job(s), s.count * bf16::side)), total += s.count * work(job(s));
+  for (const Slab& s : slabs) numbers = std::max(numbers, size(job(s), s.count * bf16::side)), total += s.count * work(job(s));
   auto memory = scope.matrix<std::uint16_t>(ctx.workers(), numbers);
   auto* scratch = scratch_of_workers(ctx, scope);
   ctx.parallel_for(static_cast<Index>(slabs.size()), total, [&](Index i, int worker) {
-    const Panel& s = slabs[static_cast<std::size_t>(i)];
+    const Slab& s = slabs[static_cast<std::size_t>(i)];
     const Index begin = s.begin * bf16::side, count = std::min(s.count * bf16::side, x_of(job(s)).rows() - begin);
     f(job(s), begin, count, scratch[worker], memory.row_data(worker));
   });

@@ -39,6 +39,9 @@ inline constexpr Index sum_tile = side * side;  ///< numbers in a tile of sums
 inline constexpr Index block = 128;             ///< columns between two scalings
 inline constexpr Index prefetch_blocks = 2;     ///< of weights, between prefetch and conversion
 
+/// n in so many equal parts: the largest.
+inline Index share(Index n, Index parts) { return (n + parts - 1) / parts; }
+
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
 

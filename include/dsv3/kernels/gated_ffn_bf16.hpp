@@ -58,6 +58,7 @@ bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W>> group) {
       });
 }
 
+/// All first products, then all second ones, each in one parallel loop over panels of weight rows.
 template <class Arch, class Engine, WeightView W>
 void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W>> group) {
   using Inner = GatedProduct<W, bf16::Packed>;
