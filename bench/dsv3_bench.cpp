@@ -34,7 +34,6 @@ constexpr const char* usage =
 
 /// Time between the records of a pass, by what was computed, and the experts that each layer chose.
 struct Stopwatch {
-  static constexpr bool enabled = true;
   std::map<std::string, double> spent;
   std::vector<std::set<int>> experts;
   std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
@@ -44,26 +43,24 @@ struct Stopwatch {
     spent[what] += std::chrono::duration<double>(now - last).count();
     last = now;
   }
-  void record(Index, std::string_view point, ConstMatrixView<float>) {
-    if (point == "hidden") lap("embedding and residual");
-    if (point == "attn") lap("attention");
-    if (point == "weights") lap("router");
-    if (point == "mlp") lap("feed-forward");
-  }
-  void record(Index, std::string_view, ConstMatrixView<int> chosen) { experts.emplace_back(chosen.data(), chosen.data() + chosen.size()); }
+  void record(point::Hidden, Index, ConstMatrixView<float>) { lap("embedding and residual"); }
+  void record(point::AttentionOutput, Index, ConstMatrixView<float>) { lap("attention"); }
+  void record(point::Gates, Index, ConstMatrixView<float>) { lap("router"); }
+  void record(point::FfnOutput, Index, ConstMatrixView<float>) { lap("feed-forward"); }
+  void record(point::Experts, Index, ConstMatrixView<int> chosen) { experts.emplace_back(chosen.data(), chosen.data() + chosen.size()); }
 };
 
 /// What the first two layers add to each token, and the experts that it goes to there.
 struct FirstLayers {
-  static constexpr bool enabled = true;
   std::map<std::string, std::vector<Vector<float>>> rows;
   std::array<std::vector<std::set<int>>, 2> experts;
 
-  void record(Index layer, std::string_view point, ConstMatrixView<float> x) {
-    if (layer > 1 || (point != "attn" && point != "mlp")) return;
-    for (Index t = 0; t < x.rows(); ++t) rows[std::to_string(layer) + "." + std::string(point)].emplace_back(x.row(t));
+  template <class Point>
+  requires std::same_as<Point, point::AttentionOutput> || std::same_as<Point, point::FfnOutput>
+  void record(Point, Index layer, ConstMatrixView<float> x) {
+    for (Index t = 0; layer <= 1 && t < x.rows(); ++t) rows[std::to_string(layer) + "." + std::string(Point::name)].emplace_back(x.row(t));
   }
-  void record(Index layer, std::string_view, ConstMatrixView<int> chosen) {
+  void record(point::Experts, Index layer, ConstMatrixView<int> chosen) {
     for (Index t = 0; layer <= 1 && t < chosen.rows(); ++t)
       experts[static_cast<std::size_t>(layer)].emplace_back(chosen.row_data(t), chosen.row_data(t) + chosen.cols());
   }

@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
   dsv3::Context ctx(threads);
   std::string plain;
   for (const dsv3::Index depth : {0, 1, 2, 3}) {  // this checkpoint has one module: beyond, it is used again
-    dsv3::CachedText<dsv3::DeepSeekV3> text{model.make_cache({.max_tokens = 512})};
+    dsv3::CachedText text{model.make_cache({.max_tokens = 512})};
     std::string written;
     const auto start = std::chrono::steady_clock::now();
     const auto finish = dsv3::complete(

@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
 
   dsv3::Context ctx;
   for (const bool own : {false, true}) {
-    dsv3::CachedText<dsv3::DeepSeekV3> cached{model.make_cache({.max_tokens = 256})};
+    dsv3::CachedText cached{model.make_cache({.max_tokens = 256})};
     dsv3::Request request{.prompt = tokenizer.encode(argv[2]), .max_new_tokens = 40};
     if (own) request.processors = {RepeatedPassages{}, dsv3::sampling::Masked(without_e)};
     std::string text;

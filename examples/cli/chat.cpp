@@ -237,7 +237,7 @@ class Chat {
   dsv3::Context ctx_;
   cli::TextModel text_;
   dsv3::Model<P> model_;
-  dsv3::CachedText<P> known_;
+  dsv3::CachedText<dsv3::Cache<P>> known_;
   dsv3::Request request_;  // without its prompt
   dsv3::CompleteOptions options_;
   bool thinking_ = false;

@@ -51,14 +51,12 @@ Matrix<int> read_ids(const std::string& path) {
 
 /// Copies the residual stream of every layer to its place.
 struct KeepHidden {
-  static constexpr bool enabled = true;
   std::vector<Matrix<float>>& hidden;
   Index row;
 
-  void record(Index layer, std::string_view point, ConstMatrixView<float> x) {
-    if (point == "hidden") hidden[static_cast<std::size_t>(layer)].middleRows(row, x.rows()) = x;
+  void record(dsv3::point::Hidden, Index layer, ConstMatrixView<float> x) {
+    hidden[static_cast<std::size_t>(layer)].middleRows(row, x.rows()) = x;
   }
-  void record(Index, std::string_view, ConstMatrixView<int>) {}
 };
 
 struct Results {
@@ -71,13 +69,13 @@ Results compute(dsv3::Context& ctx, const dsv3::Model<P>& model, const Matrix<in
   const dsv3::Config& c = model.config();
   const Index batch = ids.rows(), tokens = ids.cols();
   Results r;
-  r.hidden.assign(static_cast<std::size_t>(c.num_hidden_layers) + 1, Matrix<float>(ids.size(), c.hidden_size));
+  r.hidden.assign(static_cast<std::size_t>(c.num_hidden_layers) + 1, Matrix<float>(ids.size(), model.width()));
   r.logits.resize(ids.size(), c.vocab_size);
   for (Index k = 0; k < model.mtp_modules() && tokens > k + 1; ++k) r.mtp_logits.emplace_back(batch * (tokens - 1 - k), c.vocab_size);
 
   for (Index b = 0; b < batch; ++b) {
     auto cache = model.make_cache({tokens});
-    Matrix<float> h(tokens, c.hidden_size);
+    Matrix<float> h(tokens, model.width());
     for (Index t = 0; t < tokens; t += chunk) {
       const Index n = std::min(chunk, tokens - t), row = b * tokens + t;
       const typename dsv3::Model<P>::Sequence s{{ids.data() + row, static_cast<std::size_t>(n)}, &cache};
@@ -97,8 +95,9 @@ Results compute(dsv3::Context& ctx, const dsv3::Model<P>& model, const Matrix<in
       }
     }
   }
-  auto last = dsv3::view(r.hidden.back());
-  model.final_norm().forward(ctx, last, last);
+  Matrix<float> last(ids.size(), c.hidden_size);
+  model.finish(ctx, dsv3::view(r.hidden.back()), dsv3::view(last));
+  r.hidden.back() = std::move(last);
   return r;
 }
 

@@ -42,7 +42,7 @@ class EngineOf : public Engine {
   }
 
   dsv3::Model<P> model_;
-  dsv3::Scheduler<P> scheduler_;
+  dsv3::Scheduler<dsv3::Model<P>> scheduler_;
   cli::Executor executor_;
   std::atomic<bool> healthy_ = true;
   std::jthread thread_;  // last: it uses the others

@@ -1,4 +1,4 @@
-// expect: dsv3: P::Attention<P> must have a Cache, a constructor from const Config&, forward(ctx, x, segments, y) const
+// expect: dsv3: P::Attention<P> must have a Cache, a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const
 #include "dsv3/model/policy.hpp"
 
 #ifdef FAIL

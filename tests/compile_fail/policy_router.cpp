@@ -1,4 +1,5 @@
-// expect: dsv3: P::Router must have Choice route(const router::Config&, std::span<const float> logits, std::span<const float> bias)
+// expect: dsv3: P::Router must have Choice route(const router::Config&, [const router::Token&,] std::span<const float> logits,
+// std::span<const float> bias)
 #include "dsv3/model/policy.hpp"
 
 #ifdef FAIL

@@ -56,7 +56,7 @@ TEST_CASE("an answer that a schema allows") {
   request.processors.push_back(dsv3::sampling::Masked(mask));
   // [/schema]
   dsv3::Context ctx;
-  dsv3::CachedText<dsv3::DeepSeekV3> known{model.make_cache({.max_tokens = 200})};
+  dsv3::CachedText known{model.make_cache({.max_tokens = 200})};
   for (const dsv3::Index depth : {0, 2}) {
     std::string text;
     const auto finish = dsv3::complete(

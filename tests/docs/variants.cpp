@@ -135,8 +135,8 @@ class GainMla {
   using Cache = typename Mla<P>::Cache;
   explicit GainMla(const Config& c) : mla_(c), gain_{c.hidden_size} {}
 
-  void forward(Context& ctx, ConstMatrixView<float> x, std::span<const Segment<Cache>> segments, MatrixView<float> y) const {
-    mla_.forward(ctx, x, segments, y);
+  void forward(Context& ctx, ConstMatrixView<float> x, const auto& rows, MatrixView<float> y) const {
+    mla_.forward(ctx, x, rows, y);
     y.array().rowwise() *= gain_.values.array();
   }
 
@@ -164,13 +164,13 @@ class SquaredRelu {
  public:
   SquaredRelu(Index hidden, Index inner) : up_(inner, hidden), down_(hidden, inner) {}
 
-  static void forward_group(Context& ctx, std::span<const FfnJob<SquaredRelu>> jobs) {
-    for (const auto& [ffn, x, y, pass] : jobs) {
+  static void forward_group(Context& ctx, std::span<const FfnJob<SquaredRelu>> jobs, const auto& rows) {
+    for (const auto& [ffn, x, y, expert] : jobs) {
       auto scope = ctx.scratch();
       auto h = scope.template matrix<float>(x.rows(), ffn->up_.out_features());
-      ffn->up_.forward(ctx, x, h);
+      ffn->up_.forward(ctx, x, rows, h);
       h = h.cwiseMax(0.0f).cwiseAbs2();
-      ffn->down_.forward(ctx, h, y);
+      ffn->down_.forward(ctx, h, rows, y);
     }
   }
 
@@ -199,10 +199,7 @@ class DenseOnly {
  public:
   explicit DenseOnly(const Config& c) : ffn_(c.hidden_size, c.intermediate_size) {}
 
-  template <Tape T>
-  void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y, Index /*layer*/, T&) const {
-    ffn_.forward(ctx, x, y);
-  }
+  void forward(Context& ctx, ConstMatrixView<float> x, const auto& rows, MatrixView<float> y) const { ffn_.forward(ctx, x, rows, y); }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
@@ -229,17 +226,18 @@ class ParallelBlock {
   using Norm = typename P::template Norm<P>;
   using Sparse = typename P::template FeedForward<P>;
 
-  ParallelBlock(const Config& c, Index layer) : layer_(layer), norm_(c.hidden_size, c.rms_norm_eps), attention_(c), ffn_(c) {}
+  ParallelBlock(const Config& c, Index layer) : norm_(c.hidden_size, c.rms_norm_eps), attention_(c), ffn_(c, layer) {}
 
-  template <Tape T>
-  void forward(Context& ctx, MatrixView<float> x, std::span<const Segment<Cache>> segments, T& tape) const {
+  static Index width(const Config& c) { return c.hidden_size; }
+
+  void forward(Context& ctx, MatrixView<float> x, const auto& rows) const {
     auto scope = ctx.scratch();
     auto n = scope.template matrix<float>(x.rows(), x.cols());
     auto attended = scope.template matrix<float>(x.rows(), x.cols());
     auto fed = scope.template matrix<float>(x.rows(), x.cols());
     norm_.forward(ctx, x, n);
-    attention_.forward(ctx, n, segments, attended);
-    ffn_.forward(ctx, n, fed, layer_, tape);
+    attention_.forward(ctx, n, rows, attended);
+    ffn_.forward(ctx, n, rows, fed);
     x += attended + fed;
   }
 
@@ -251,7 +249,6 @@ class ParallelBlock {
   }
 
  private:
-  Index layer_;
   Norm norm_;
   Attention attention_;
   Sparse ffn_;
@@ -275,15 +272,12 @@ class SummedMtp {
   SummedMtp(const Config& c, Index layer)
       : hnorm_(c.hidden_size, c.rms_norm_eps), block_(c, layer), head_norm_(c.hidden_size, c.rms_norm_eps) {}
 
-  template <Tape T>
-  void forward(Context& ctx, ConstMatrixView<float> e, ConstMatrixView<float> h, std::span<const Segment<Cache>> segments,
-               MatrixView<float> out, T& tape) const {
+  void forward(Context& ctx, ConstMatrixView<float> e, ConstMatrixView<float> h, const auto& rows, MatrixView<float> out) const {
     hnorm_.forward(ctx, h, out);
     out += e;
-    block_.forward(ctx, out, segments, tape);
+    block_.forward(ctx, out, rows);
   }
-
-  const Norm& head_norm() const { return head_norm_; }
+  void finish(Context& ctx, ConstMatrixView<float> h, MatrixView<float> x) const { head_norm_.forward(ctx, h, x); }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
@@ -352,14 +346,11 @@ struct Without {
 // [tape]
 /// Counts how often each expert of each layer is chosen.
 struct ExpertLoads {
-  static constexpr bool enabled = true;
   Matrix<int> loads;  // [layers, experts]
 
-  void record(Index layer, std::string_view point, ConstMatrixView<int> ids) {
-    if (point == "experts")
-      for (Index i = 0; i < ids.size(); ++i) ++loads(layer, ids(i / ids.cols(), i % ids.cols()));
+  void record(point::Experts, Index layer, ConstMatrixView<int> ids) {
+    for (Index i = 0; i < ids.size(); ++i) ++loads(layer, ids(i / ids.cols(), i % ids.cols()));
   }
-  void record(Index, std::string_view, ConstMatrixView<float>) {}
 };
 // [/tape]
 

@@ -14,7 +14,7 @@ struct Completed {
 };
 
 template <class P>
-Completed completed(const Model<P>& model, CachedText<P>& text, Request request, CompleteOptions options, TokenBytes bytes = {}) {
+Completed completed(const Model<P>& model, CachedText<Cache<P>>& text, Request request, CompleteOptions options, TokenBytes bytes = {}) {
   Context ctx;
   Completed out;
   const OnToken keep = [&](const Token& token) {
@@ -29,7 +29,7 @@ Completed completed(const Model<P>& model, CachedText<P>& text, Request request,
 
 template <class P>
 Completed completed(const Model<P>& model, Request request, CompleteOptions options, TokenBytes bytes = {}) {
-  CachedText<P> text{model.make_cache({static_cast<Index>(request.prompt.size()) + request.max_new_tokens})};
+  CachedText text{model.make_cache({static_cast<Index>(request.prompt.size()) + request.max_new_tokens})};
   return completed(model, text, std::move(request), options, std::move(bytes));
 }
 
@@ -200,7 +200,7 @@ TEST_CASE("drawn text under speculation follows the model's distribution" * doct
   constexpr int draws = 500;
   std::map<std::vector<int>, int> count;
   Index drafted = 0, accepted = 0;
-  CachedText<DeepSeekV3> text{model.make_cache({16})};
+  CachedText text{model.make_cache({16})};
   for (int seed = 0; seed < draws; ++seed) {
     Request request{.prompt = prompt, .max_new_tokens = 3, .sampling = sampling, .stop_tokens = std::vector<int>{}};
     request.sampling.seed = static_cast<std::uint64_t>(seed);
@@ -219,7 +219,7 @@ TEST_CASE("drawn text under speculation follows the model's distribution" * doct
 TEST_CASE("a longer text continues what is cached") {
   for (const Index depth : {0, 1, 2}) {
     CAPTURE(depth);
-    CachedText<DeepSeekV3> text{shakespeare().make_cache({200})};
+    CachedText text{shakespeare().make_cache({200})};
     const auto first = completed(shakespeare(), text, {.prompt = passage(12), .max_new_tokens = 20}, {.depth = depth});
     CHECK(first.finish.stats.cached_tokens == 0);
     std::vector<int> prompt = passage(12);
@@ -252,7 +252,7 @@ TEST_CASE("text, stop strings and log-probabilities") {
   const std::string stop = all.substr(all.size() / 2, 7);  // straddles tokens
   for (const Index depth : {0, 2}) {
     Context ctx;
-    CachedText<DeepSeekV3> text{shakespeare().make_cache({64})};
+    CachedText text{shakespeare().make_cache({64})};
     std::string shown;
     const OnToken show = [&](const Token& token) {
       shown += token.text;
@@ -278,7 +278,7 @@ TEST_CASE("text, stop strings and log-probabilities") {
 
 TEST_CASE("other ends, and requests that do not fit") {
   Context ctx;
-  CachedText<DeepSeekV3> text{shakespeare().make_cache({20})};
+  CachedText text{shakespeare().make_cache({20})};
   const auto end = [&](Request request, Index depth, OnToken on_token = {}) {
     return complete(ctx, shakespeare(), text, std::move(request), {.depth = depth}, std::move(on_token));
   };

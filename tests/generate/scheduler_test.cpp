@@ -13,7 +13,7 @@ using namespace test;
 namespace {
 
 using TestModel = Model<DeepSeekV3>;
-using Many = Scheduler<DeepSeekV3>;
+using Many = Scheduler<Model<DeepSeekV3>>;
 
 /// Requests of many kinds: lengths of prompt and answer, greedy and drawn, penalties.
 std::vector<Request> requests(std::size_t n) {
@@ -47,7 +47,7 @@ std::optional<Many::Id> submit(Many& scheduler, Request request, Ended& ended) {
 Ended alone(const TestModel& model, Request request, const SchedulerOptions& options) {
   Context ctx;
   Ended out;
-  CachedText<DeepSeekV3> text{model.make_cache({options.max_tokens})};
+  CachedText text{model.make_cache({options.max_tokens})};
   const OnToken keep = [&](const Token& t) { return out.written.add(t.id, t.logits), true; };
   out.finish = complete(ctx, model, text, std::move(request), {.depth = options.depth, .verification = options.verification}, keep);
   return out;

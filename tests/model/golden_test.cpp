@@ -59,7 +59,8 @@ void check_case(const std::string& folder, mla::Form form) {
     for (Index b = 0; b < ids.rows(); ++b)
       segments.push_back({b * ids.cols(), ids.cols(), 0, &fresh[static_cast<std::size_t>(b)].layer(i)});
     KeepAll block;
-    model.blocks()[static_cast<std::size_t>(i)].forward(ctx, view(x), segments, block);
+    model.blocks()[static_cast<std::size_t>(i)].forward(ctx, view(x),
+                                                        Rows<typename Cache<P>::Layer, KeepAll>{{x.rows(), i}, {}, {}, segments, &block});
     CHECK(relative_error(block.at(i, "attn"), golden.floats(layer + "attn")) <= tolerance);
     CHECK(relative_error(block.at(i, "mlp"), golden.floats(layer + "mlp")) <= tolerance);
     if (golden.has(layer + "experts")) {

@@ -119,7 +119,7 @@ Matrix<float> forward(const A& attention, const Config& c, const Matrix<float>& 
   Index begin = 0;
   for (std::size_t i = 0; i < lengths.size(); begin += lengths[i++]) segments.push_back({begin, lengths[i], 0, &caches[i]});
   Matrix<float> y = Matrix<float>::Constant(x.rows(), x.cols(), NAN);
-  attention.forward(ctx, view(x), segments, view(y));
+  attention.forward(ctx, view(x), Rows<typename A::Cache>{{x.rows(), 0}, {}, {}, segments}, view(y));
   return y;
 }
 
@@ -132,17 +132,17 @@ Matrix<float> in_chunks(const A& attention, const Config& c, const Matrix<float>
   for (Index begin = 0; begin < x.rows(); begin += chunk) {
     const Index count = std::min(chunk, x.rows() - begin);
     const Segment<typename A::Cache> segment{0, count, begin, &cache};
-    attention.forward(ctx, view(x).slice(begin, count), {&segment, 1}, view(y).slice(begin, count));
+    attention.forward(ctx, view(x).slice(begin, count), Rows<typename A::Cache>{{count, 0}, {}, {}, {&segment, 1}},
+                      view(y).slice(begin, count));
   }
   return y;
 }
 
 /// Keeps what a block adds to the residual stream.
 struct Added {
-  static constexpr bool enabled = true;
   std::map<std::string, Matrix<float>> by;
-  void record(Index, std::string_view point, ConstMatrixView<float> x) { by[std::string(point)] = x; }
-  void record(Index, std::string_view, ConstMatrixView<int>) {}
+  void record(point::AttentionOutput, Index, ConstMatrixView<float> x) { by["attn"] = x; }
+  void record(point::FfnOutput, Index, ConstMatrixView<float> x) { by["mlp"] = x; }
 };
 
 struct WithGqa : DeepSeekV3 {
@@ -248,7 +248,7 @@ TEST_CASE("a dense block: x += attention(norm(x)), x += ffn(norm(x))") {
   const Segment<LatentCache<>> segment{0, 6, 0, &cache};
   Added added;
   Matrix<float> found = x;
-  block.forward(ctx, view(found), {&segment, 1}, added);
+  block.forward(ctx, view(found), Rows<LatentCache<>, Added>{{6, 0}, {}, {}, {&segment, 1}, &added});
 
   const Reals normed = rms_norm(reals(x), w["input_layernorm.weight"], c.rms_norm_eps);
   check_reals(added.by["attn"], mla_oracle(c, w, "self_attn.", normed, true));

@@ -21,18 +21,16 @@ Config small_config() {
 Matrix<float> forward(const Moe<DeepSeekV3>& moe, const Matrix<float>& x) {
   Context ctx;
   Matrix<float> y = Matrix<float>::Constant(x.rows(), x.cols(), NAN);
-  NoTape none;
-  moe.forward(ctx, view(x), view(y), 0, none);
+  moe.forward(ctx, view(x), Rows<>{{x.rows(), 0}}, view(y));
   return y;
 }
 
 /// Keeps what the router decided.
 struct Routing {
-  static constexpr bool enabled = true;
   Matrix<int> experts;
   Matrix<float> weights;
-  void record(Index, std::string_view, ConstMatrixView<int> x) { experts = x; }
-  void record(Index, std::string_view, ConstMatrixView<float> x) { weights = x; }
+  void record(point::Experts, Index, ConstMatrixView<int> x) { experts = x; }
+  void record(point::Gates, Index, ConstMatrixView<float> x) { weights = x; }
 };
 
 struct ChoosesTooMany {
@@ -60,7 +58,7 @@ TEST_CASE("a gated network: W_down (silu(W_gate x) * W_up x)") {
     const RandomWeights w(ffn, random);
     const Matrix<float> x = random.matrix(5, d);
     Matrix<float> y = Matrix<float>::Constant(5, d, NAN);
-    ffn.forward(ctx, view(x), view(y));
+    ffn.forward(ctx, view(x), Rows<>{{5, 0}}, view(y));
     check_reals(y, gated_ffn(reals(x), w, ""));
   }
 }
@@ -70,13 +68,13 @@ TEST_CASE("a mixture: every expert on every token, weighted by its gate or by ze
   for (const Index shared : {0, 1, 2}) {
     Config c = small_config();
     c.n_shared_experts = shared;
-    Moe<DeepSeekV3> moe(c);
+    Moe<DeepSeekV3> moe(c, 0);
     const RandomWeights w(moe, random);
     const Matrix<float> x = random.matrix(9, c.hidden_size);
     Context ctx;
     Routing routing;
     Matrix<float> y(9, c.hidden_size);
-    moe.forward(ctx, view(x), view(y), 0, routing);
+    moe.forward(ctx, view(x), Rows<NoCache, Routing>{{9, 0}, {}, {}, {}, &routing}, view(y));
     CHECK(same_bits(forward(moe, x), y));
 
     Reals expected = shared > 0 ? gated_ffn(reals(x), w, "shared_experts.") : Reals(9, std::vector<Real>(40));
@@ -115,7 +113,7 @@ TEST_CASE("a mixture: every expert on every token, weighted by its gate or by ze
 
 TEST_CASE("a token's result does not depend on the other tokens") {
   Random random;
-  Moe<DeepSeekV3> moe(small_config());
+  Moe<DeepSeekV3> moe(small_config(), 0);
   const RandomWeights w(moe, random);
   const Matrix<float> x = random.matrix(60, 40), y = forward(moe, x);
   for (Index t = 0; t < 60; ++t) CHECK(same_bits(forward(moe, x.row(t)), y.row(t)));
@@ -126,21 +124,20 @@ TEST_CASE("a token's result does not depend on the other tokens") {
 TEST_CASE("a router's mistakes are caught") {
   Context ctx;
   Random random;
-  NoTape none;
   Matrix<float> x = random.matrix(2, 40), y(2, 40);
-  Moe<With<ChoosesTooMany>> many(small_config());
+  Moe<With<ChoosesTooMany>> many(small_config(), 0);
   const RandomWeights w(many, random);
-  CHECK(error_of([&] { many.forward(ctx, view(x), view(y), 0, none); }) == "router: expected 3 experts, it chose 4");
-  Moe<With<ChoosesNobody>> nobody(small_config());
+  CHECK(error_of([&] { many.forward(ctx, view(x), Rows<>{{2, 0}}, view(y)); }) == "router: expected 3 experts, it chose 4");
+  Moe<With<ChoosesNobody>> nobody(small_config(), 0);
   const RandomWeights v(nobody, random);
-  CHECK(error_of([&] { nobody.forward(ctx, view(x), view(y), 0, none); }) == "router: chose expert 12 of 12");
+  CHECK(error_of([&] { nobody.forward(ctx, view(x), Rows<>{{2, 0}}, view(y)); }) == "router: chose expert 12 of 12");
 }
 
 TEST_CASE("more experts, choices or groups than a router can hold are refused") {
   const auto complaint = [](auto&& change) {
     Config c = small_config();
     change(c);
-    return error_of([&] { Moe<DeepSeekV3> moe(c); });
+    return error_of([&] { Moe<DeepSeekV3> moe(c, 0); });
   };
   CHECK(complaint([](Config&) {}).empty());
   CHECK(contains(complaint([](Config& c) { c.n_routed_experts = 1028; }), "asks for 3 of 1028"));

@@ -48,12 +48,17 @@ class Reference {
 
 /// Keeps every recorded result.
 struct KeepAll {
-  static constexpr bool enabled = true;
   std::map<std::pair<Index, std::string>, Matrix<float>> floats;
   std::map<std::pair<Index, std::string>, Matrix<int>> ints;
 
-  void record(Index layer, std::string_view point, ConstMatrixView<float> x) { floats[{layer, std::string(point)}] = x; }
-  void record(Index layer, std::string_view point, ConstMatrixView<int> x) { ints[{layer, std::string(point)}] = x; }
+  template <class Point>
+  void record(Point, Index layer, ConstMatrixView<float> x) requires(!requires(Point p) { p.expert; }) {
+    floats[{layer, std::string(Point::name)}] = x;
+  }
+  template <class Point>
+  void record(Point, Index layer, ConstMatrixView<int> x) {
+    ints[{layer, std::string(Point::name)}] = x;
+  }
   const Matrix<float>& at(Index layer, const std::string& point) const { return floats.at({layer, point}); }
 };
 
@@ -65,7 +70,7 @@ Matrix<float> run_batch(Context& ctx, const Model<P>& model, const Matrix<int>& 
   for (Index b = 0; b < ids.rows(); ++b) caches.push_back(model.make_cache({ids.cols()}));
   for (Index b = 0; b < ids.rows(); ++b)
     batch.push_back({{ids.row(b).data(), static_cast<std::size_t>(ids.cols())}, &caches[static_cast<std::size_t>(b)]});
-  Matrix<float> h(ids.size(), model.config().hidden_size);
+  Matrix<float> h(ids.size(), model.width());
   model.forward(ctx, batch, view(h), tape);
   return h;
 }

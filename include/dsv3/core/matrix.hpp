@@ -5,6 +5,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cassert>
 #include <type_traits>
 
 #include "dsv3/core/config.hpp"
@@ -37,13 +38,19 @@ class MatrixView : public Eigen::Map<Matrix<T>, Eigen::Unaligned, Eigen::OuterSt
     return *this;
   }
 
+  // A const view of mutable elements leads to mutable elements, as a const pointer does; Eigen's own members do not see it so.
+
   /// Rows [begin, begin + count).
-  MatrixView slice(Index begin, Index count) {
-    return {this->data() + begin * this->outerStride(), count, this->cols(), this->outerStride()};
+  [[nodiscard]] MatrixView slice(Index begin, Index count) const {
+    assert(begin >= 0 && count >= 0 && begin + count <= this->rows());
+    return {row_data(begin), count, this->cols(), this->outerStride()};
   }
   /// Columns [begin, begin + count).
-  MatrixView columns(Index begin, Index count) { return {this->data() + begin, this->rows(), count, this->outerStride()}; }
-  T* row_data(Index i) { return this->data() + i * this->outerStride(); }
+  [[nodiscard]] MatrixView columns(Index begin, Index count) const {
+    assert(begin >= 0 && count >= 0 && begin + count <= this->cols());
+    return {row_data(0) + begin, this->rows(), count, this->outerStride()};
+  }
+  T* row_data(Index i) const { return const_cast<T*>(this->data()) + i * this->outerStride(); }
 };
 
 /// Read-only view of row-major elements [rows, cols].
@@ -57,11 +64,15 @@ class ConstMatrixView : public Eigen::Map<const Matrix<T>, Eigen::Unaligned, Eig
   ConstMatrixView(const MatrixView<T>& m) : ConstMatrixView(m.data(), m.rows(), m.cols(), m.outerStride()) {}
 
   /// Rows [begin, begin + count).
-  ConstMatrixView slice(Index begin, Index count) const {
+  [[nodiscard]] ConstMatrixView slice(Index begin, Index count) const {
+    assert(begin >= 0 && count >= 0 && begin + count <= this->rows());
     return {this->data() + begin * this->outerStride(), count, this->cols(), this->outerStride()};
   }
   /// Columns [begin, begin + count).
-  ConstMatrixView columns(Index begin, Index count) const { return {this->data() + begin, this->rows(), count, this->outerStride()}; }
+  [[nodiscard]] ConstMatrixView columns(Index begin, Index count) const {
+    assert(begin >= 0 && count >= 0 && begin + count <= this->cols());
+    return {this->data() + begin, this->rows(), count, this->outerStride()};
+  }
   const T* row_data(Index i) const { return this->data() + i * this->outerStride(); }
 };
 

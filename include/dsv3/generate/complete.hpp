@@ -12,9 +12,9 @@
 namespace dsv3::inline DSV3_ISA {
 
 /// A cache and the tokens it holds.
-template <class P>
+template <SequenceCache Cache>
 struct CachedText {
-  Cache<P> cache;
+  Cache cache;
   std::vector<int> ids{};
 };
 
@@ -30,8 +30,8 @@ struct CompleteOptions {
 /// the same tokens it is not computed again, so that a conversation gives its whole text each time.
 /// Greedy text and its logits are bit for bit those of generate(), whatever the depth; drawn text has the same distribution
 /// (Verification). Throws: Error if the request does not fit model or cache, or values are not finite; then `text` is empty.
-template <class P>
-Finish complete(Context& ctx, const Model<P>& model, CachedText<P>& text, Request request, const CompleteOptions& options = {},
+template <LanguageModel M>
+Finish complete(Context& ctx, const M& model, CachedText<typename M::Cache>& text, Request request, const CompleteOptions& options = {},
                 OnToken on_token = {}, TokenBytes token_bytes = {}) {
   require(options.prefill_chunk >= 1, "complete: prefill_chunk: expected at least 1, got ", options.prefill_chunk);
   Answer answer(std::move(request), model.config(), text.cache.max_tokens(), std::move(on_token), std::move(token_bytes),
@@ -40,14 +40,14 @@ Finish complete(Context& ctx, const Model<P>& model, CachedText<P>& text, Reques
   text.cache.truncate(std::min(static_cast<Index>(same), text.cache.size()));
   text.ids.clear();
 
-  RunningSequence<P> sequence(std::move(answer), text.cache, options.depth);
+  RunningSequence<M> sequence(std::move(answer), text.cache, options.depth);
   try {
     while (!sequence.answer.finish()) {
       if (options.go_on && !options.go_on()) {
         sequence.answer.end(FinishReason::cancelled);
         break;
       }
-      const StepWork<P> work{&sequence, std::min(sequence.waiting(), options.prefill_chunk)};
+      const StepWork<M> work{&sequence, std::min(sequence.waiting(), options.prefill_chunk)};
       generation_step(ctx, model, std::span(&work, 1), options.depth);
     }
   } catch (...) {

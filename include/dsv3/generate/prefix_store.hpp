@@ -11,13 +11,13 @@
 #include <span>
 #include <vector>
 
-#include "dsv3/model/cache.hpp"
+#include "dsv3/model/language_model.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Whether caches of P can share pages.
-template <class P>
-inline constexpr bool shares_prefixes = requires(const Cache<P>& c) {
+/// Whether the caches of M can share pages.
+template <LanguageModel M>
+inline constexpr bool shares_prefixes = requires(const typename M::Cache& c) {
   c.fork(Index{}, Index{}, CacheOptions{});
 };
 
@@ -26,19 +26,19 @@ inline constexpr Index cache_page = 64;
 inline Index pages_of(Index tokens) { return (tokens + cache_page - 1) / cache_page; }
 
 /// A text's beginning whose cache is kept. Some of its pages may belong to `parent`.
-template <class P>
+template <LanguageModel M>
 struct KeptPrefix {
   std::vector<int> ids;  // the cache's tokens, and as many more as there are MTP modules in use
-  Cache<P> cache;
+  typename M::Cache cache;
   Index own_pages = 0;
   std::shared_ptr<KeptPrefix> parent{};
   std::uint64_t used = 0;  // when, for the eviction of the one that was not used for longest
 };
 
-template <class P>
+template <LanguageModel M>
 class PrefixStore {
  public:
-  using Kept = std::shared_ptr<KeptPrefix<P>>;
+  using Kept = std::shared_ptr<KeptPrefix<M>>;
 
   /// `modules` MTP modules are in use.
   explicit PrefixStore(Index modules) : modules_(modules) {}
@@ -53,11 +53,7 @@ class PrefixStore {
     return most > 0 ? most / cache_page * cache_page : 0;
   }
   /// Tokens of a cache that the main model and the MTP modules have seen.
-  Index seen(const Cache<P>& cache) const {
-    Index n = cache.size();
-    for (Index k = 0; k < modules_; ++k) n = std::min(n, cache.mtp_size(k));
-    return n;
-  }
+  Index seen(const typename M::Cache& cache) const { return tokens_seen(cache, modules_); }
 
   /// The kept text that has most in common with `prompt`, if any has a page.
   Kept find(std::span<const int> prompt) {
@@ -73,10 +69,10 @@ class PrefixStore {
   }
 
   /// Keeps the first `tokens`, whole pages, of a cache of the text `ids`, of which the first `shared` tokens' pages are `parent`'s.
-  Kept keep(std::span<const int> ids, const Cache<P>& cache, Index tokens, Index shared, Kept parent) requires shares_prefixes<P> {
+  Kept keep(std::span<const int> ids, const typename M::Cache& cache, Index tokens, Index shared, Kept parent) requires shares_prefixes<M> {
     const auto known = std::min(static_cast<Index>(ids.size()), tokens + modules_);
     const auto text = ids.first(static_cast<std::size_t>(known));
-    kept_.push_back(std::make_shared<KeptPrefix<P>>(KeptPrefix<P>{
+    kept_.push_back(std::make_shared<KeptPrefix<M>>(KeptPrefix<M>{
         {text.begin(), text.end()}, cache.fork(tokens, known, {tokens}), (tokens - shared) / cache_page, std::move(parent), ++clock_}));
     own_pages_ += kept_.back()->own_pages;
     return kept_.back();
@@ -98,10 +94,10 @@ class PrefixStore {
   }
 
   /// How many pages evict() can free while sequences hold on to the texts in `holders` (which may be null).
-  Index evictable_pages(std::span<const KeptPrefix<P>* const> holders) const {
-    std::set<const KeptPrefix<P>*> held;
+  Index evictable_pages(std::span<const KeptPrefix<M>* const> holders) const {
+    std::set<const KeptPrefix<M>*> held;
     Index pages = own_pages_;
-    for (const KeptPrefix<P>* k : holders)
+    for (const KeptPrefix<M>* k : holders)
       for (; k && held.insert(k).second; k = k->parent.get()) pages -= k->own_pages;
     return pages;
   }

@@ -18,14 +18,14 @@ struct WaitingRequest {
   OnFinish on_finish;
 };
 
-template <class P>
+template <LanguageModel M>
 struct RunningRequest {
   std::uint64_t id;
   OnFinish on_finish;
   Index own_pages, shared;  ///< the first `shared` tokens lie in pages of `parent`
-  typename PrefixStore<P>::Kept parent;
-  std::unique_ptr<Cache<P>> cache;
-  std::unique_ptr<RunningSequence<P>> sequence;
+  typename PrefixStore<M>::Kept parent;
+  std::unique_ptr<typename M::Cache> cache;
+  std::unique_ptr<RunningSequence<M>> sequence;
 };
 
 }  // namespace dsv3::inline DSV3_ISA

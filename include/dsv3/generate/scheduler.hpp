@@ -22,16 +22,16 @@ namespace dsv3::inline DSV3_ISA {
 ///
 /// Threads: one at a time calls step(), which calls all callbacks, processors and the TokenBytes; any may call the other functions, from
 /// callbacks as well. Requests that have not ended when the scheduler is destroyed are dropped without a word.
-template <class P>
+template <LanguageModel M>
 class Scheduler {
  public:
   using Id = std::uint64_t;
 
   /// The model must outlive the scheduler. `token_bytes` is needed for Token::text and stop strings.
   /// Throws: Error that names the option outside its range.
-  explicit Scheduler(const Model<P>& model, SchedulerOptions options = {}, TokenBytes token_bytes = {})
-      : model_(model), options_(options), token_bytes_(std::move(token_bytes)), prefixes_(std::min(options.depth, model.mtp_modules())) {
-    validate(options, model.mtp_modules());
+  explicit Scheduler(const M& model, SchedulerOptions options = {}, TokenBytes token_bytes = {})
+      : model_(model), options_(options), token_bytes_(std::move(token_bytes)), prefixes_(std::min(options.depth, mtp_modules(model))) {
+    validate(options, mtp_modules(model));
   }
 
   /// Puts a request into the queue. Returns its id, or nothing if the queue is full.
@@ -102,7 +102,7 @@ class Scheduler {
 
  private:
   using Waiting = WaitingRequest;
-  using Running = RunningRequest<P>;
+  using Running = RunningRequest<M>;
 
   void end_cancelled() {
     std::vector<Waiting> ended;
@@ -139,7 +139,7 @@ class Scheduler {
     if (source.wait) return false;
     const auto own_pages = [&] { return pages_of(first->reserved) - source.tokens / cache_page; };
     Index missing = used_pages() + own_pages() - pages_of(options_.cache_tokens);
-    std::vector<const KeptPrefix<P>*> held{source.kept.get()};
+    std::vector<const KeptPrefix<M>*> held{source.kept.get()};
     for (const Running& r : running_) held.push_back(r.parent.get());
     if (missing > prefixes_.evictable_pages(held)) {
       if (!running_.empty()) return false;
@@ -156,10 +156,10 @@ class Scheduler {
     }
     Running r{w.id, std::move(w.on_finish), own, source.tokens, source.kept, {}, {}};
     try {
-      r.cache = std::make_unique<Cache<P>>(model_.make_cache({w.reserved}));
-      if constexpr (shares_prefixes<P>)
+      r.cache = std::make_unique<typename M::Cache>(model_.make_cache({w.reserved}));
+      if constexpr (shares_prefixes<M>)
         if (source.kept) *r.cache = source.kept->cache.fork(source.tokens, source.tokens + prefixes_.modules(), {w.reserved});
-      r.sequence = std::make_unique<RunningSequence<P>>(std::move(w.answer), *r.cache, options_.depth);
+      r.sequence = std::make_unique<RunningSequence<M>>(std::move(w.answer), *r.cache, options_.depth);
     } catch (const std::bad_alloc&) {
       w.answer.end(FinishReason::error, "scheduler: out of memory for the cache");
       report(r.id, *w.answer.finish(), r.on_finish);
@@ -171,14 +171,14 @@ class Scheduler {
   }
 
   struct Source {
-    typename PrefixStore<P>::Kept kept{};
+    typename PrefixStore<M>::Kept kept{};
     Index tokens = 0;
     bool wait = false;  // a running sequence is about to compute more of what this one begins with
   };
 
   Source find_prefix(const Waiting& w) {
     Source source;
-    if constexpr (shares_prefixes<P>) {
+    if constexpr (shares_prefixes<M>) {
       if (!options_.keep_prefixes) return source;
       const auto prompt = w.answer.ids();
       if ((source.kept = prefixes_.find(prompt))) source.tokens = prefixes_.common(source.kept->ids, prompt, source.kept->cache.size());
@@ -219,7 +219,7 @@ class Scheduler {
       running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
       running_pages_ -= r.own_pages;
       const Answer& answer = r.sequence->answer;
-      if constexpr (shares_prefixes<P>)
+      if constexpr (shares_prefixes<M>)
         if (options_.keep_prefixes && answer.finish()->reason != FinishReason::error) {
           const Index whole = std::min(prefixes_.seen(*r.cache), answer.size() - prefixes_.modules()) / cache_page * cache_page;
           if (whole > r.shared) prefixes_.keep(answer.ids(), *r.cache, whole, r.shared, r.parent);
@@ -230,11 +230,11 @@ class Scheduler {
 
   // One step of those that decode, and with what is left of step_tokens, of prompts in their order. Returns its rows.
   Index advance(Context& ctx) {
-    std::vector<StepWork<P>> work;
+    std::vector<StepWork<M>> work;
     Index rows = 0;
     const auto take = [&](bool decoding) {
       for (Running& r : running_) {
-        RunningSequence<P>& s = *r.sequence;
+        RunningSequence<M>& s = *r.sequence;
         if (s.answer.finish() || (s.waiting() == 1) != decoding) continue;
         const Index room = options_.step_tokens - rows, tokens = s.rows() <= room ? s.waiting() : std::min(s.waiting() - 1, room);
         if (tokens < 1) continue;
@@ -246,7 +246,7 @@ class Scheduler {
     take(false);
     if (work.empty()) return 0;
     try {
-      generation_step(ctx, model_, std::span<const StepWork<P>>(work), options_.depth);
+      generation_step(ctx, model_, std::span<const StepWork<M>>(work), options_.depth);
     } catch (const std::exception& e) {
       for (const auto& w : work)
         if (!w.sequence->answer.finish()) w.sequence->answer.end(FinishReason::error, e.what());
@@ -275,11 +275,11 @@ class Scheduler {
     stats_.kept_tokens = prefixes_.own_pages() * cache_page;
   }
 
-  const Model<P>& model_;
+  const M& model_;
   const SchedulerOptions options_;
   const TokenBytes token_bytes_;
   std::vector<Running> running_;  // touched by step() alone, as the next two
-  PrefixStore<P> prefixes_;
+  PrefixStore<M> prefixes_;
   Index running_pages_ = 0;
 
   mutable std::mutex mutex_;

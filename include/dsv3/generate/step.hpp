@@ -16,22 +16,22 @@
 #include <vector>
 
 #include "dsv3/generate/answer.hpp"
-#include "dsv3/model/model.hpp"
+#include "dsv3/model/language_model.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
 /// A sequence between two steps: its answer, its cache (not owned), which holds a part of the answer's text from the start on, and the
 /// states that MTP modules still have to see.
-template <class P>
+template <LanguageModel M>
 class RunningSequence {
  public:
   /// The cache may hold the first tokens of the prompt already. Some of them are forgotten: one must be left for the pass that gives the
   /// first logits, and those that MTP modules have not seen, if there will be `depth` drafts.
-  RunningSequence(Answer a, Cache<P>& c, Index depth) : answer(std::move(a)), cache(&c) {
-    Index kept = std::min(c.size(), answer.size() - 1);
-    for (Index k = 0; k < std::min(depth, c.mtp_modules()); ++k) kept = std::min(kept, c.mtp_size(k));
+  RunningSequence(Answer a, typename M::Cache& c, Index depth) : answer(std::move(a)), cache(&c) {
+    Index modules = 0;
+    if constexpr (Speculative<M>) modules = std::min(depth, c.mtp_modules());
+    const Index kept = std::min(tokens_seen(c, modules), answer.size() - 1);
     if (kept < c.size()) c.truncate(kept, c.size());
-    states = Matrix<float>(0, c.config().hidden_size);
     states_begin = kept;
     answer.stats().cached_tokens = kept;
   }
@@ -42,26 +42,26 @@ class RunningSequence {
   Index rows() const { return waiting() + answer.drafts(); }
 
   Answer answer;
-  Cache<P>* cache;
-  Matrix<float> states;  // of the main model, positions [states_begin, cache->size())
+  typename M::Cache* cache;
+  Matrix<float> states{};  // of the main model, positions [states_begin, cache->size())
   Index states_begin = 0;
 };
 
 /// A sequence's part in a step: the next `tokens` of those that wait, 1 <= tokens <= waiting(). If it is all of them, its drafts are
 /// verified in the same step.
-template <class P>
+template <LanguageModel M>
 struct StepWork {
-  RunningSequence<P>* sequence = nullptr;
+  RunningSequence<M>* sequence = nullptr;
   Index tokens = 0;
 };
 
 namespace detail {
 
 /// The MTP modules' part of a step.
-template <class P>
+template <Speculative M>
 class Drafting {
  public:
-  Drafting(Context& ctx, const Model<P>& model, std::span<const StepWork<P>> work, Index depth)
+  Drafting(Context& ctx, const M& model, std::span<const StepWork<M>> work, Index depth)
       : ctx_(ctx), model_(model), depth_(depth), modules_(std::min(depth, model.mtp_modules())) {
     for (const auto& w : work)
       if (!w.sequence->answer.finish()) add(*w.sequence);
@@ -71,11 +71,11 @@ class Drafting {
     auto scope = ctx_.scratch();
     Index rows = 0;
     for (const Part& p : parts_) rows += p.rows;
-    auto h = scope.template matrix<float>(rows, model_.config().hidden_size);
+    auto h = scope.template matrix<float>(rows, model_.width());
     gather_states(h);
     for (Index k = 0; k < depth_ && !parts_.empty(); ++k) {
       const Index module = std::min(k, modules_ - 1);
-      std::vector<typename Model<P>::Sequence> batch;
+      std::vector<typename M::Sequence> batch;
       for (const Part& p : parts_) {
         const auto ids = p.sequence->answer.ids_and_drafts();
         batch.push_back({ids.subspan(static_cast<std::size_t>(p.begin + k + 1), static_cast<std::size_t>(p.rows)), p.sequence->cache});
@@ -85,21 +85,21 @@ class Drafting {
       rows = keep_going(k + 1, h);
     }
     for (const Part& p : all_) {  // what the last module has seen beyond the cache is no more than a guess
-      Cache<P>& c = *p.sequence->cache;
+      typename M::Cache& c = *p.sequence->cache;
       c.truncate_mtp(modules_ - 1, std::min(c.mtp_size(modules_ - 1), c.size()));
     }
   }
 
  private:
   struct Part {
-    RunningSequence<P>* sequence;
+    RunningSequence<M>* sequence;
     Index begin, rows;  // positions [begin, begin + rows) of the module
     Index drafts;       // to be made; 0 while the prompt is not complete
     bool going = true;
   };
 
-  void add(RunningSequence<P>& s) {
-    Cache<P>& c = *s.cache;
+  void add(RunningSequence<M>& s) {
+    typename M::Cache& c = *s.cache;
     // Not before the first token, nor twice: drafts, and with them what is drawn, must not depend on how the prompt was cut into steps.
     const bool decoding = s.waiting() == 1 && s.answer.stats().new_tokens > 0 && s.answer.drafts() == 0;
     Part p{&s, c.size(), 0, 0};
@@ -114,7 +114,7 @@ class Drafting {
     all_.push_back(p);
   }
 
-  static void forget_states(RunningSequence<P>& s, Index begin) {
+  static void forget_states(RunningSequence<M>& s, Index begin) {
     const Index gone = begin - s.states_begin;
     s.states = Matrix<float>(s.states.bottomRows(s.states.rows() - gone));
     s.states_begin = begin;
@@ -172,14 +172,14 @@ class Drafting {
   }
 
   Context& ctx_;
-  const Model<P>& model_;
+  const M& model_;
   Index depth_, modules_;
   std::vector<Part> parts_, all_;
 };
 
 /// Chooses tokens from the `logits` of a sequence's last rows, and takes back what the drafts that do not stand have put in its cache.
-template <class P>
-void verify(RunningSequence<P>& s, ConstMatrixView<float> logits) {
+template <LanguageModel M>
+void verify(RunningSequence<M>& s, ConstMatrixView<float> logits) {
   try {
     require(logits.allFinite(), "generate: the logits after token ", s.answer.size(),
             " are not finite: NaN or infinite weights in lm_head?");
@@ -199,13 +199,13 @@ void verify(RunningSequence<P>& s, ConstMatrixView<float> logits) {
 /// or callback throws ends with FinishReason::error.
 /// Throws: Error if depth is not 0 and there are no MTP modules, if a cache is full, or if the model computes values that are not finite;
 /// the sequences of the step must be given up then.
-template <class P>
-void generation_step(Context& ctx, const Model<P>& model, std::span<const StepWork<P>> work, Index depth) {
-  require(depth >= 0 && (depth == 0 || model.mtp_modules() > 0),
+template <LanguageModel M>
+void generation_step(Context& ctx, const M& model, std::span<const StepWork<M>> work, Index depth) {
+  require(depth >= 0 && (depth == 0 || mtp_modules(model) > 0),
           "speculation: expected a depth of at least 0, and of 0 for a model without MTP modules, got ", depth);
   auto scope = ctx.scratch();
   const auto choices = scope.template array<Index>(static_cast<Index>(work.size()));  // rows at each sequence's end that need logits
-  std::vector<typename Model<P>::Sequence> batch;
+  std::vector<typename M::Sequence> batch;
   Index rows = 0, wanted = 0;
   for (std::size_t i = 0; i < work.size(); ++i) {
     const auto& [s, tokens] = work[i];
@@ -216,7 +216,7 @@ void generation_step(Context& ctx, const Model<P>& model, std::span<const StepWo
     rows += count;
     wanted += choices[i];
   }
-  auto h = scope.template matrix<float>(rows, model.config().hidden_size);
+  auto h = scope.template matrix<float>(rows, model.width());
   auto last = scope.template matrix<float>(wanted, h.cols());
   auto logits = scope.template matrix<float>(wanted, model.config().vocab_size);
   model.forward(ctx, batch, h);
@@ -231,19 +231,20 @@ void generation_step(Context& ctx, const Model<P>& model, std::span<const StepWo
 
   row = choice = 0;
   for (std::size_t i = 0; i < work.size(); ++i) {
-    RunningSequence<P>& s = *work[i].sequence;
+    RunningSequence<M>& s = *work[i].sequence;
     const Index count = static_cast<Index>(batch[i].ids.size()), before = s.cache->size() - count;
     if (choices[i] > 0) detail::verify(s, logits.slice(choice, choices[i]));
     if (depth > 0) {
       Matrix<float> states(s.cache->size() - s.states_begin, h.cols());
-      states.topRows(before - s.states_begin) = s.states;
+      if (s.states.rows() > 0) states.topRows(before - s.states_begin) = s.states;
       states.bottomRows(s.cache->size() - before) = h.slice(row, s.cache->size() - before);
       s.states = std::move(states);
     }
     row += count;
     choice += choices[i];
   }
-  if (depth > 0) detail::Drafting<P>(ctx, model, work, depth).run();
+  if constexpr (Speculative<M>)
+    if (depth > 0) detail::Drafting<M>(ctx, model, work, depth).run();
 }
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -17,7 +17,8 @@ struct CacheOptions {
 template <class P>
 class Cache {
  public:
-  using Layer = typename P::template Attention<P>::Cache;
+  using Config = typename P::Config;
+  using Layer = typename P::template Block<P>::Cache;
 
   Cache(const Config& c, Index mtp_modules, CacheOptions options);
 
@@ -79,8 +80,8 @@ Cache<P>::Cache(const Config& c, Index mtp_modules, CacheOptions options)
     : config_(c), max_tokens_(options.max_tokens), mtp_tokens_(static_cast<std::size_t>(mtp_modules)) {
   require(options.max_tokens >= 1, "cache: expected room for at least 1 token, got ", options.max_tokens);
   layers_.reserve(static_cast<std::size_t>(c.num_hidden_layers));
-  for (Index i = 0; i < c.num_hidden_layers; ++i) layers_.emplace_back(c, options.max_tokens);
-  for (Index i = 0; i < mtp_modules; ++i) mtp_.emplace_back(c, options.max_tokens);
+  for (Index i = 0; i < c.num_hidden_layers; ++i) layers_.push_back(make_layer_cache<Layer>(c, i, options.max_tokens));
+  for (Index i = 0; i < mtp_modules; ++i) mtp_.push_back(make_layer_cache<Layer>(c, c.num_hidden_layers + i, options.max_tokens));
 }
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "dsv3/model/language_model.hpp"
 #include "dsv3/model/model.hpp"
 #include "dsv3/model/sampler.hpp"
 
@@ -28,11 +29,11 @@ struct GenerateResult {
 /// Adds `prompt` to the cache (after what it already holds) and calls on_token(id) for each token that `sampler` then chooses, until one is
 /// a stop token, max_new_tokens are reached, the cache is full, or on_token returns false. The last token reported is not in the cache yet.
 /// Throws: Error if the prompt is empty, or does not fit the vocabulary or the cache, or values are not finite.
-template <class P, class OnToken, class S = Greedy>
-requires Sampler<std::remove_reference_t<S>> GenerateResult generate(Context& ctx, const Model<P>& model, Cache<P>& cache,
+template <LanguageModel M, class OnToken, class S = Greedy>
+requires Sampler<std::remove_reference_t<S>> GenerateResult generate(Context& ctx, const M& model, typename M::Cache& cache,
                                                                      std::span<const int> prompt, const GenerateOptions& options,
                                                                      OnToken&& on_token, S&& sampler = {}) {
-  using Sequence = typename Model<P>::Sequence;
+  using Sequence = typename M::Sequence;
   require(!prompt.empty(), "generate: expected at least one prompt token");
   require(options.prefill_chunk >= 1, "generate: prefill_chunk: expected at least 1, got ", options.prefill_chunk);
   const Index tokens = static_cast<Index>(prompt.size()), room = cache.max_tokens() - cache.size();
@@ -40,7 +41,7 @@ requires Sampler<std::remove_reference_t<S>> GenerateResult generate(Context& ct
   const Config& c = model.config();
   const std::vector<int>& stops = options.stop_tokens ? *options.stop_tokens : c.eos_token_id;
 
-  Matrix<float> h(std::min(tokens, options.prefill_chunk), c.hidden_size), logits(1, c.vocab_size);
+  Matrix<float> h(std::min(tokens, options.prefill_chunk), model.width()), logits(1, c.vocab_size);
   Index rows = 0;
   const auto add = [&](std::span<const int> ids) {
     const Sequence sequence{ids, &cache};

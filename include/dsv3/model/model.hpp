@@ -26,10 +26,13 @@ class Model {
 
  public:
   using Policy = P;
+  using Config = typename P::Config;
   using Cache = dsv3::Cache<P>;
   using Block = typename P::template Block<P>;
   using Norm = typename P::template Norm<P>;
   using Mtp = typename P::template Mtp<P>;
+  using Residual = typename P::template Residual<P>;
+  using Layer = typename Block::Cache;
 
   /// The tokens that a pass adds to one sequence.
   struct Sequence {
@@ -42,7 +45,10 @@ class Model {
   explicit Model(const Config& config);
 
   const Config& config() const { return config_; }
+  /// Columns W of the states that forward() gives: those of the residual stream.
+  Index width() const { return Residual::width(config_); }
   std::vector<Block>& blocks() { return blocks_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
   /// f(attention) for the attention of every block and MTP module.
   template <class F>
   void for_each_attention(F&& f) {
@@ -53,8 +59,8 @@ class Model {
 
   Cache make_cache(CacheOptions options = {}) const { return Cache(config_, mtp_modules(), options); }
 
-  /// Adds each sequence's ids to its cache. h [sum of ids, D] receives the last block's output, before the final norm, rows in the order
-  /// of the batch. Records "hidden" before every block and, as layer num_hidden_layers, after the last.
+  /// Adds each sequence's ids to its cache. h [sum of ids, W] receives the last block's output, before the final norm, rows in the order
+  /// of the batch.
   /// Throws: Error if an id is outside the vocabulary, a cache is full or given twice, or a block's output is not finite; then no cache
   /// has changed its size.
   template <Tape T = NoTape>
@@ -64,14 +70,30 @@ class Model {
     forward(ctx, batch, h, none);
   }
 
-  /// logits [T, S] of the next token: final norm and output head of h [T, D], any rows of forward()'s result.
-  void logits(Context& ctx, ConstMatrixView<float> h, MatrixView<float> logits) const { project(ctx, norm_, h, logits); }
+  /// The same for texts without caches, for training and scoring: each begins with its first id, and nothing is kept. Texts may follow one
+  /// another in one row of training data; none sees another.
+  template <Tape T>
+  void forward_texts(Context& ctx, std::span<const std::span<const int>> texts, MatrixView<float> h, T& tape) const;
+
+  /// x [T, D] that the output head reads: the end of the residual stream and the final norm of h [T, W].
+  void finish(Context& ctx, ConstMatrixView<float> h, MatrixView<float> x) const {
+    auto scope = ctx.scratch();
+    norm_.forward(ctx, ends_.end(ctx, scope, h), x);
+  }
+  /// logits [T, S] of the next token: final norm and output head of h [T, W], any rows of forward()'s result.
+  void logits(Context& ctx, ConstMatrixView<float> h, MatrixView<float> logits) const {
+    check_logits(h, logits);
+    auto scope = ctx.scratch();
+    auto x = scope.template matrix<float>(h.rows(), config_.hidden_size);
+    finish(ctx, h, x);
+    kernels::linear<typename P::Arch>(ctx, x, head(), logits);
+  }
 
   /// The norm between the last block and the output head.
   const Norm& final_norm() const { return norm_; }
 
-  /// MTP module k (from 0) on the next positions of its sequences: ids are the tokens k + 1 places after those positions, h [sum of ids, D]
-  /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, D] this depth's states, overwritten; it may be h.
+  /// MTP module k (from 0) on the next positions of its sequences: ids are the tokens k + 1 places after those positions, h [sum of ids, W]
+  /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, W] this depth's states, overwritten; it may be h.
   /// Throws: as forward(), and if there is no such module.
   template <Tape T = NoTape>
   void mtp_forward(Context& ctx, Index k, std::span<const Sequence> batch, ConstMatrixView<float> h, MatrixView<float> out, T& tape) const;
@@ -80,9 +102,24 @@ class Model {
     mtp_forward(ctx, k, batch, h, out, none);
   }
 
-  /// logits [T, S] of the token k + 2 places after each row of h [T, D], rows of mtp_forward(k)'s result.
+  /// The same for texts without caches: text i is the tokens k + 1 places after those of the states h.
+  template <Tape T>
+  void mtp_forward_texts(Context& ctx, Index k, std::span<const std::span<const int>> texts, ConstMatrixView<float> h,
+                         MatrixView<float> out, T& tape) const;
+
+  /// logits [T, S] of the token k + 2 places after each row of h [T, W], rows of mtp_forward(k)'s result.
   void mtp_logits(Context& ctx, Index k, ConstMatrixView<float> h, MatrixView<float> logits) const {
-    project(ctx, mtp(k).head_norm(), h, logits);
+    check_logits(h, logits);
+    auto scope = ctx.scratch();
+    auto x = scope.template matrix<float>(h.rows(), config_.hidden_size);
+    mtp(k).finish(ctx, h, x);
+    kernels::linear<typename P::Arch>(ctx, x, head(), logits);
+  }
+
+  /// Throws: Error if there is no MTP module k.
+  const Mtp& mtp(Index k) const {
+    check_module(k);
+    return mtp_[static_cast<std::size_t>(k)];
   }
 
   /// visit(name, WeightMatrix or WeightVector) for every parameter under its published name. `self` is a Model, const or not.
@@ -91,6 +128,7 @@ class Model {
     visit(std::string("model.embed_tokens.weight"), self.embed_);
     for (std::size_t i = 0; i < self.blocks_.size(); ++i)
       Block::for_each_tensor(self.blocks_[i], layer_prefix(static_cast<Index>(i)), visit);
+    Residual::Ends::for_each_tensor(self.ends_, "model.", visit);
     Norm::for_each_tensor(self.norm_, "model.norm.", visit);
     if (!self.config_.tie_word_embeddings) visit(std::string("lm_head.weight"), self.head_);
     for (std::size_t k = 0; k < self.mtp_.size(); ++k)
@@ -118,18 +156,20 @@ class Model {
   }
   static const char* name(router::Score s) { return s == router::Score::sigmoid ? "sigmoid" : "softmax"; }
 
-  const typename P::Storage::View& head() const { return config_.tie_word_embeddings ? embed_.view : head_.view; }
+  const typename P::Storage::View& head() const { return (config_.tie_word_embeddings ? embed_ : head_).bound("Model"); }
 
-  void project(Context& ctx, const Norm& norm, ConstMatrixView<float> h, MatrixView<float> logits) const;
-
-  const Mtp& mtp(Index k) const {
+  void check_module(Index k) const {
     require(k >= 0 && k < mtp_modules(), "Model: there is no MTP module ", k, ", the model has ", mtp_modules());
-    return mtp_[static_cast<std::size_t>(k)];
+  }
+  void check_logits(ConstMatrixView<float> h, ConstMatrixView<float> logits) const {
+    require(h.cols() == width(), "Model: expected hidden states of ", width(), " columns, got ", h.cols());
+    if (logits.rows() != h.rows() || logits.cols() != config_.vocab_size)
+      fail("Model: expected logits of shape ", shape_string({h.rows(), config_.vocab_size}), ", got ",
+           shape_string({logits.rows(), logits.cols()}));
   }
 
   template <class Held>
   void check(std::span<const Sequence> batch, ConstMatrixView<float> h, Held&& held) const {
-    Index tokens = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const auto& [ids, cache] = batch[i];
       const auto n = static_cast<Index>(ids.size());
@@ -140,29 +180,55 @@ class Model {
         require(batch[j].cache != cache, "Model: sequences ", j, " and ", i, " of the batch share one cache");
       require(held(batch[i]) + n <= cache->max_tokens(), "Model: the cache of sequence ", i, " has room for ", cache->max_tokens(),
               " tokens, holds ", held(batch[i]), " and was to take ", n, " more");
-      for (const int id : ids)
+    }
+    check_ids(batch, h, [](const Sequence& s) { return s.ids; });
+  }
+
+  template <class Batch, class Ids>
+  void check_ids(const Batch& batch, ConstMatrixView<float> h, Ids&& ids_of) const {
+    Index tokens = 0;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      for (const int id : ids_of(batch[i]))
         require(id >= 0 && id < config_.vocab_size, "Model: sequence ", i, " has token id ", id, ", expected ids in [0, ",
                 config_.vocab_size, ")");
-      tokens += n;
+      tokens += static_cast<Index>(ids_of(batch[i]).size());
     }
-    if (h.rows() != tokens || h.cols() != config_.hidden_size)
-      fail("Model: expected hidden states of shape ", shape_string({tokens, config_.hidden_size}), ", got ",
-           shape_string({h.rows(), h.cols()}));
+    if (h.rows() != tokens || h.cols() != width())
+      fail("Model: expected hidden states of shape ", shape_string({tokens, width()}), ", got ", shape_string({h.rows(), h.cols()}));
   }
 
-  void embed(std::span<const Sequence> batch, MatrixView<float> h) const;
-
-  // where(cache) -> {position of the first new token, the layer's cache}
-  template <class Where>
-  static void lay_out(std::span<const Sequence> batch, std::span<Segment<typename Cache::Layer>> segments, Where&& where) {
-    Index begin = 0;
+  /// The rows of a pass in `scope`: ids and positions, and room for the segments, which differ from layer to layer by their caches.
+  template <class T>
+  struct PassRows {
+    Rows<Layer, T> rows;
+    std::span<Segment<Layer>> segments;
+  };
+  // ids_of(item) -> the tokens that an item of the batch adds; held(item) -> how many it has already.
+  template <class T, class Batch, class Ids, class Held>
+  static PassRows<T> lay_out(Workspace::Scope& scope, const Batch& batch, Index tokens, T& tape, Ids&& ids_of, Held&& held) {
+    PassRows<T> pass;
+    const auto ids = scope.template array<int>(tokens);
+    const auto positions = scope.template array<Index>(tokens);
+    pass.segments = scope.template array<Segment<Layer>>(static_cast<Index>(batch.size()));
+    std::size_t t = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      const auto count = static_cast<Index>(batch[i].ids.size());
-      const auto [position, layer] = where(*batch[i].cache);
-      segments[i] = {begin, count, position, layer};
-      begin += count;
+      const Index position = held(batch[i]);
+      pass.segments[i] = {static_cast<Index>(t), static_cast<Index>(ids_of(batch[i]).size()), position, nullptr};
+      for (Index n = 0; const int id : ids_of(batch[i])) {
+        ids[t] = id;
+        positions[t++] = position + n++;
+      }
     }
+    pass.rows = {{tokens, 0}, ids, positions, pass.segments, &tape};
+    return pass;
   }
+
+  // Embedding and all blocks; cache_of(i, layer) -> the cache of sequence i.
+  template <class T, class CacheOf>
+  void run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf&& cache_of) const;
+  template <class T>
+  void run_mtp(Context& ctx, Index k, const Rows<Layer, T>& rows, ConstMatrixView<float> h, MatrixView<float> out) const;
+  void embed(std::span<const int> ids, MatrixView<float> e) const;
 
   void check_finite(ConstMatrixView<float> h, Index layer) const {
     for (Index t = 0; t < h.rows(); ++t)
@@ -172,6 +238,7 @@ class Model {
 
   Config config_;
   WeightMatrix<typename P::Storage> embed_;
+  typename Residual::Ends ends_;
   std::vector<Block> blocks_;
   Norm norm_;
   WeightMatrix<typename P::Storage> head_;
@@ -185,28 +252,66 @@ template <class P>
 Model<P>::Model(const Config& config)
     : config_(checked(config)),
       embed_{config.vocab_size, config.hidden_size},
+      ends_(config),
       norm_(config.hidden_size, config.rms_norm_eps),
       head_{config.tie_word_embeddings ? 0 : config.vocab_size, config.hidden_size} {
+  require(width() >= config.hidden_size && Block::width(config) == width(), "Model: P::Residual has a stream of ", width(),
+          " columns, P::Block works on ", Block::width(config), ", the hidden size is ", config.hidden_size);
   for (Index i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, i);
   for (Index k = 0; k < config.num_nextn_predict_layers; ++k) mtp_.emplace_back(config, config.num_hidden_layers + k);
+}
+
+template <class P>
+template <class T, class CacheOf>
+void Model<P>::run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf&& cache_of) const {
+  auto& rows = pass.rows;
+  embed(rows.ids, h.columns(0, config_.hidden_size));
+  ends_.begin(ctx, h);
+  for (rows.layer = 0; rows.layer < config_.num_hidden_layers; ++rows.layer) {
+    record(rows, point::Hidden{}, h);
+    for (std::size_t i = 0; i < pass.segments.size(); ++i) pass.segments[i].cache = cache_of(i, rows.layer);
+    blocks_[static_cast<std::size_t>(rows.layer)].forward(ctx, h, rows);
+    check_finite(h, rows.layer);
+  }
+  record(rows, point::Hidden{}, h);
 }
 
 template <class P>
 template <Tape T>
 void Model<P>::forward(Context& ctx, std::span<const Sequence> batch, MatrixView<float> h, T& tape) const {
   auto scope = ctx.scratch();
-  const auto segments = scope.template array<Segment<typename Cache::Layer>>(static_cast<Index>(batch.size()));
-  check(batch, h, [](const Sequence& s) { return s.cache->size(); });
-  embed(batch, h);
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const auto layer = static_cast<Index>(i);
-    if constexpr (T::enabled) tape.record(layer, "hidden", ConstMatrixView<float>(h));
-    lay_out(batch, segments, [&](Cache& c) { return std::pair(c.size(), &c.layer(layer)); });
-    blocks_[i].forward(ctx, h, segments, tape);
-    check_finite(h, layer);
-  }
-  if constexpr (T::enabled) tape.record(config_.num_hidden_layers, "hidden", ConstMatrixView<float>(h));
+  const auto held = [](const Sequence& s) { return s.cache->size(); };
+  check(batch, h, held);
+  auto pass = lay_out(
+      scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
+  run(ctx, pass, h, [&](std::size_t i, Index layer) { return &batch[i].cache->layer(layer); });
   for (const Sequence& s : batch) s.cache->advance(static_cast<Index>(s.ids.size()));
+}
+
+template <class P>
+template <Tape T>
+void Model<P>::forward_texts(Context& ctx, std::span<const std::span<const int>> texts, MatrixView<float> h, T& tape) const {
+  auto scope = ctx.scratch();
+  const auto ids_of = [](std::span<const int> text) { return text; };
+  check_ids(texts, h, ids_of);
+  auto pass = lay_out(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  run(ctx, pass, h, [](std::size_t, Index) -> Layer* { return nullptr; });
+}
+
+template <class P>
+template <class T>
+void Model<P>::run_mtp(Context& ctx, Index k, const Rows<Layer, T>& rows, ConstMatrixView<float> h, MatrixView<float> out) const {
+  auto scope = ctx.scratch();
+  auto e = scope.template matrix<float>(h.rows(), config_.hidden_size);
+  embed(rows.ids, e);
+  if (k == 0 && P::mtp_input == MtpInput::after_final_norm) {
+    auto normed = scope.template matrix<float>(h.rows(), config_.hidden_size);
+    finish(ctx, h, normed);
+    mtp(k).forward(ctx, e, normed, rows, out);
+  } else {
+    mtp(k).forward(ctx, e, h, rows, out);
+  }
+  check_finite(out, config_.num_hidden_layers + k);
 }
 
 template <class P>
@@ -214,36 +319,35 @@ template <Tape T>
 void Model<P>::mtp_forward(Context& ctx, Index k, std::span<const Sequence> batch, ConstMatrixView<float> h, MatrixView<float> out,
                            T& tape) const {
   auto scope = ctx.scratch();
-  const Mtp& module = mtp(k);
-  const auto segments = scope.template array<Segment<typename Cache::Layer>>(static_cast<Index>(batch.size()));
-  for (const auto& states : {h, ConstMatrixView<float>(out)}) check(batch, states, [&](const Sequence& s) { return s.cache->mtp_size(k); });
-  auto e = scope.template matrix<float>(h.rows(), h.cols());
-  embed(batch, e);
-  lay_out(batch, segments, [&](Cache& c) { return std::pair(c.mtp_size(k), &c.mtp_layer(k)); });
-  const bool normed = k == 0 && P::mtp_input == MtpInput::after_final_norm;
-  if (normed) norm_.forward(ctx, h, out);
-  module.forward(ctx, e, normed ? ConstMatrixView<float>(out) : h, segments, out, tape);
-  check_finite(out, config_.num_hidden_layers + k);
+  check_module(k);
+  const auto held = [&](const Sequence& s) { return s.cache->mtp_size(k); };
+  for (const auto& states : {h, ConstMatrixView<float>(out)}) check(batch, states, held);
+  auto pass = lay_out(
+      scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
+  pass.rows.layer = config_.num_hidden_layers + k;
+  for (std::size_t i = 0; i < batch.size(); ++i) pass.segments[i].cache = &batch[i].cache->mtp_layer(k);
+  run_mtp(ctx, k, pass.rows, h, out);
   for (const Sequence& s : batch) s.cache->advance_mtp(k, static_cast<Index>(s.ids.size()));
 }
 
 template <class P>
-void Model<P>::project(Context& ctx, const Norm& norm, ConstMatrixView<float> h, MatrixView<float> logits) const {
-  require(h.cols() == config_.hidden_size, "Model: expected hidden states of ", config_.hidden_size, " columns, got ", h.cols());
-  if (logits.rows() != h.rows() || logits.cols() != config_.vocab_size)
-    fail("Model: expected logits of shape ", shape_string({h.rows(), config_.vocab_size}), ", got ",
-         shape_string({logits.rows(), logits.cols()}));
+template <Tape T>
+void Model<P>::mtp_forward_texts(Context& ctx, Index k, std::span<const std::span<const int>> texts, ConstMatrixView<float> h,
+                                 MatrixView<float> out, T& tape) const {
   auto scope = ctx.scratch();
-  auto normed = scope.template matrix<float>(h.rows(), h.cols());
-  norm.forward(ctx, h, normed);
-  kernels::linear<typename P::Arch>(ctx, normed, head(), logits);
+  check_module(k);
+  const auto ids_of = [](std::span<const int> text) { return text; };
+  for (const auto& states : {h, ConstMatrixView<float>(out)}) check_ids(texts, states, ids_of);
+  auto pass = lay_out(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  pass.rows.layer = config_.num_hidden_layers + k;
+  run_mtp(ctx, k, pass.rows, h, out);
 }
 
 template <class P>
-void Model<P>::embed(std::span<const Sequence> batch, MatrixView<float> h) const {
-  Index t = 0;
-  for (const Sequence& s : batch)
-    for (const int id : s.ids) visit_weight(embed_.view, [&](const auto& w) { decode_row<typename P::Arch>(w, id, h.row_data(t++)); });
+void Model<P>::embed(std::span<const int> ids, MatrixView<float> e) const {
+  visit_weight(embed_.bound("Model"), [&](const auto& w) {
+    for (Index t = 0; const int id : ids) decode_row<typename P::Arch>(w, id, e.row_data(t++));
+  });
 }
 
 }  // namespace dsv3::inline DSV3_ISA

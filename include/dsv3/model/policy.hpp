@@ -19,6 +19,7 @@ enum class MtpInput { after_final_norm, before_final_norm };
 
 /// DeepSeek-V3 and all models made of the same parts (R1, V3.1, Moonlight, Kimi-K2, GLM-4.7-Flash).
 struct DeepSeekV3 {
+  using Config = dsv3::Config;                ///< sizes and settings; a variant's own derives from dsv3::Config
   using Arch = simd::DefaultArch;             ///< instruction set of every kernel: an xsimd architecture
   using Storage = AnyStorage;                 ///< how weights lie in memory
   using Compute = compute::Exact;             ///< how products are formed
@@ -28,6 +29,8 @@ struct DeepSeekV3 {
   using Router = router::SigmoidTopK;
   static constexpr MtpInput mtp_input = MtpInput::after_final_norm;
 
+  template <class P>
+  using Residual = PlainResidual<P>;
   template <class P>
   using Norm = RmsNorm<P>;
   template <class P>
@@ -66,6 +69,8 @@ struct Fast : P {
 namespace detail {
 template <class P>
 struct PolicyCheck {
+  static_assert(std::derived_from<typename P::Config, dsv3::Config>, "dsv3: P::Config must be dsv3::Config or derive from it");
+  using Config = typename P::Config;
   static_assert(
       requires { requires simd::is_arch<typename P::Arch>; },
       "dsv3: a policy bundle needs an Arch: an xsimd architecture (inherit from dsv3::DeepSeekV3)");
@@ -81,27 +86,32 @@ struct PolicyCheck {
   static_assert(rope::Scaling<typename P::RopeScaling>,
                 "dsv3: P::RopeScaling must have frequency(config, j), magnitude(config) and softmax_factor(config) (kernels/rope.hpp)");
   static_assert(router::Router<typename P::Router>,
-                "dsv3: P::Router must have Choice route(const router::Config&, std::span<const float> logits, std::span<const float> bias) "
-                "const (modules/router.hpp)");
+                "dsv3: P::Router must have Choice route(const router::Config&, [const router::Token&,] std::span<const float> logits, "
+                "std::span<const float> bias) const (modules/router.hpp)");
+  static_assert(Residual<typename P::template Residual<P>, Config>,
+                "dsv3: P::Residual<P> must have width(const Config&), a Connection with read(ctx, scope, stream) and write(ctx, read, out, "
+                "stream), and Ends with begin(ctx, stream) and end(ctx, scope, stream) (modules/residual.hpp)");
   static_assert(Norm<typename P::template Norm<P>>,
                 "dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(ctx, x, y) const and for_each_tensor "
                 "(modules/norm.hpp)");
-  static_assert(Attention<typename P::template Attention<P>>,
-                "dsv3: P::Attention<P> must have a Cache, a constructor from const Config&, forward(ctx, x, segments, y) const and "
+  static_assert(Attention<typename P::template Attention<P>, Config>,
+                "dsv3: P::Attention<P> must have a Cache, a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const and "
                 "for_each_tensor (modules/attention_concept.hpp)");
   static_assert(ExpertFfn<typename P::template DenseFfn<P>>,
-                "dsv3: P::DenseFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs) and for_each_tensor "
-                "(modules/gated_ffn.hpp)");
+                "dsv3: P::DenseFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs, rows) and "
+                "for_each_tensor (modules/gated_ffn.hpp)");
   static_assert(ExpertFfn<typename P::template ExpertFfn<P>>,
-                "dsv3: P::ExpertFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs) and for_each_tensor "
-                "(modules/gated_ffn.hpp)");
-  static_assert(FeedForward<typename P::template FeedForward<P>>,
-                "dsv3: P::FeedForward<P> must have a constructor from const Config&, forward(ctx, x, y, layer, tape) const and "
+                "dsv3: P::ExpertFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs, rows) and "
+                "for_each_tensor (modules/gated_ffn.hpp)");
+  static_assert(FeedForward<typename P::template FeedForward<P>, Config>,
+                "dsv3: P::FeedForward<P> must have a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const and "
                 "for_each_tensor (modules/moe.hpp)");
-  static_assert(std::constructible_from<typename P::template Block<P>, const Config&, Index>,
-                "dsv3: P::Block<P> must have a constructor from (const Config&, layer); modules/block.hpp is the example");
-  static_assert(std::constructible_from<typename P::template Mtp<P>, const Config&, Index>,
-                "dsv3: P::Mtp<P> must have a constructor from (const Config&, layer); modules/mtp.hpp is the example");
+  static_assert(BlockModule<typename P::template Block<P>, Config>,
+                "dsv3: P::Block<P> must have a Cache, a constructor from (const Config&, layer), static width(const Config&) -> Index, "
+                "forward(ctx, stream, rows) const and for_each_tensor (modules/block.hpp)");
+  static_assert(MtpModule<typename P::template Mtp<P>, Config>,
+                "dsv3: P::Mtp<P> must have a Block, a constructor from (const Config&, layer), forward(ctx, e, h, rows, out) const, "
+                "finish(ctx, h, x) const and for_each_tensor (modules/mtp.hpp)");
   static constexpr bool value = true;
 };
 }  // namespace detail

@@ -1,28 +1,30 @@
-// Floor 4. What a block asks of its attention, and how a batch of sequences is laid out in rows.
+// Floor 4. What a block asks of its attention.
 #pragma once
-
-#include <span>
 
 #include "dsv3/core/context.hpp"
 #include "dsv3/modules/parameters.hpp"
+#include "dsv3/modules/rows.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Rows [begin, begin + count) of a batch are the tokens at positions [position, position + count) of one sequence, whose earlier tokens
-/// are in `cache`.
-template <class Cache>
-struct Segment {
-  Index begin = 0, count = 0, position = 0;
-  Cache* cache = nullptr;
-};
+/// One layer's cache of one sequence, made from (config, layer, max_tokens) or, if layers are alike, from (config, max_tokens).
+template <class C, class Config>
+concept LayerCache = std::constructible_from<C, const Config&, Index, Index> || std::constructible_from<C, const Config&, Index>;
 
-/// forward(ctx, x, segments, y) writes each segment's keys to its cache and lets every row attend to its own sequence up to itself:
-/// x, y [T, D], y overwritten. A Cache holds one layer of one sequence and is constructible from (config, max_tokens).
-template <class A>
-concept Attention = std::constructible_from<A, const Config&> && std::constructible_from<typename A::Cache, const Config&, Index> &&
-    HasTensors<A> && requires(const A& a, Context& ctx, ConstMatrixView<float> x, std::span<const Segment<typename A::Cache>> segments,
-                              MatrixView<float> y) {
-  a.forward(ctx, x, segments, y);
+template <class C, class Config>
+C make_layer_cache(const Config& c, Index layer, Index max_tokens) {
+  if constexpr (std::constructible_from<C, const Config&, Index, Index>)
+    return C(c, layer, max_tokens);
+  else
+    return C(c, max_tokens);
+}
+
+/// Made from (config, layer) or (config). forward(ctx, x, rows, y) writes each segment's keys to its cache and lets every row attend to its
+/// own sequence up to itself: x, y [T, D], y overwritten.
+template <class A, class Config = dsv3::Config>
+concept Attention = LayerPart<A, Config> && LayerCache<typename A::Cache, Config> && HasTensors<A> &&
+    requires(const A& a, Context& ctx, ConstMatrixView<float> x, const Rows<typename A::Cache>& rows, MatrixView<float> y) {
+  a.forward(ctx, x, rows, y);
 };
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -1,28 +1,31 @@
 // Floor 4. Gated feed-forward networks, alone or many at a time.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 
 #include "dsv3/kernels/gated_ffn_bf16.hpp"
+#include "dsv3/kernels/swiglu.hpp"
 #include "dsv3/modules/linear.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// y [T, D] = ffn(x [T, D]), y overwritten; `pass` rows go through the layer, of which these T came to this network.
+/// y [T, D] = ffn(x [T, D]), y overwritten: x holds the rows of a pass that came to this network.
 template <class F>
 struct FfnJob {
   const F* ffn = nullptr;
   ConstMatrixView<float> x;
   MatrixView<float> y;
-  Index pass = 0;
+  Index expert = -1;  ///< number of a routed expert; -1 for dense and shared networks
 };
 
-/// A network of hidden width `inner` over D channels, constructible from (D, inner). forward_group runs several, each on rows of its own,
-/// in as few parallel loops as it can.
+/// A network of hidden width `inner` over D channels, constructible from (D, inner). forward_group(ctx, jobs, rows) runs several, each on
+/// some of the rows of a pass, in as few parallel loops as it can.
 template <class F>
-concept ExpertFfn = std::constructible_from<F, Index, Index> && HasTensors<F> && requires(Context& ctx, std::span<const FfnJob<F>> jobs) {
-  F::forward_group(ctx, jobs);
+concept ExpertFfn = std::constructible_from<F, Index, Index> && HasTensors<F> &&
+    requires(Context& ctx, std::span<const FfnJob<F>> jobs, const Rows<>& rows) {
+  F::forward_group(ctx, jobs, rows);
 };
 
 /// W_down (silu(W_gate x) * W_up x) (spec A15).
@@ -32,20 +35,45 @@ class GatedFfn {
   GatedFfn(Index hidden, Index inner) : gate_proj_(inner, hidden), up_proj_(inner, hidden), down_proj_(hidden, inner) {}
 
   /// x [T, D] -> y [T, D], overwritten; y must not overlap x.
-  void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
-    const FfnJob<GatedFfn> job{this, x, y, x.rows()};
-    forward_group(ctx, {&job, 1});
+  template <class Cache, Tape T>
+  void forward(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> y) const {
+    const FfnJob<GatedFfn> job{this, x, y};
+    forward_group(ctx, {&job, 1}, rows);
   }
 
-  static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs) {
+  template <class Cache, Tape T>
+  static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
     if (jobs.empty()) return;
+    if constexpr (records<T, point::FfnGate>) {
+      forward_recorded(ctx, jobs, rows);
+    } else {
+      forward_fused(ctx, jobs, rows);
+    }
+  }
+
+  template <class Self, class Visit>
+  static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
+    Linear<P>::for_each_tensor(self.gate_proj_, prefix + "gate_proj.", visit);
+    Linear<P>::for_each_tensor(self.up_proj_, prefix + "up_proj.", visit);
+    Linear<P>::for_each_tensor(self.down_proj_, prefix + "down_proj.", visit);
+  }
+
+  const Linear<P>& gate_proj() const { return gate_proj_; }
+  const Linear<P>& up_proj() const { return up_proj_; }
+  const Linear<P>& down_proj() const { return down_proj_; }
+
+ private:
+  using View = typename P::Storage::View;
+
+  // h of all networks is formed where gate and up are, so that these never exist whole.
+  static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass) {
     auto scope = ctx.scratch();
-    const auto n = static_cast<Index>(jobs.size()), pass = jobs.front().pass;
+    const auto n = static_cast<Index>(jobs.size());
     if constexpr (!prepares<typename P::Compute>)
-      if (in_bf16<typename P::Compute>(pass)) {
+      if (in_bf16<typename P::Compute>(pass.rows)) {
         const auto networks = scope.array<kernels::GatedNetwork<View>>(n);
         for (std::size_t i = 0; i < jobs.size(); ++i) {
-          const auto& [ffn, x, y, rows] = jobs[i];
+          const auto& [ffn, x, y, expert] = jobs[i];
           std::construct_at(&networks[i],
                             kernels::GatedNetwork<View>{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y});
         }
@@ -53,14 +81,14 @@ class GatedFfn {
       }
     const auto inner = scope.array<kernels::GatedProduct<View>>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const auto& [ffn, x, y, rows] = jobs[i];
+      const auto& [ffn, x, y, expert] = jobs[i];
       const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
       std::construct_at(
           &inner[i], kernels::GatedProduct<View>{input, is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), gate,
                                                  up, scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features())});
     }
-    if (in_bf16<typename P::Compute>(pass))
+    if (in_bf16<typename P::Compute>(pass.rows))
       kernels::grouped_gated_linear_bf16<typename P::Arch, View>(ctx, inner);
     else
       kernels::grouped_gated_linear<typename P::Arch, View>(ctx, inner);
@@ -72,15 +100,21 @@ class GatedFfn {
     multiply<P>(ctx, pass, outer);
   }
 
-  template <class Self, class Visit>
-  static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
-    Linear<P>::for_each_tensor(self.gate_proj_, prefix + "gate_proj.", visit);
-    Linear<P>::for_each_tensor(self.up_proj_, prefix + "up_proj.", visit);
-    Linear<P>::for_each_tensor(self.down_proj_, prefix + "down_proj.", visit);
+  // The same for a tape that wants the gates: they exist whole, and so does up.
+  template <class Cache, Tape T>
+  static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
+    for (const auto& [ffn, x, y, expert] : jobs) {
+      auto scope = ctx.scratch();
+      auto gate = scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features());
+      auto up = scope.matrix<float>(gate.rows(), gate.cols());
+      const std::array projections{typename Linear<P>::Job{&ffn->gate_proj_, gate}, typename Linear<P>::Job{&ffn->up_proj_, up}};
+      Linear<P>::forward_group(ctx, x, rows, projections);
+      record(rows, point::FfnGate{expert}, gate);
+      record(rows, point::FfnUp{expert}, up);
+      kernels::swiglu<typename P::Arch>(ctx, gate, up, gate);
+      ffn->down_proj_.forward(ctx, gate, rows, y);
+    }
   }
-
- private:
-  using View = typename P::Storage::View;
 
   Linear<P> gate_proj_, up_proj_, down_proj_;
 };

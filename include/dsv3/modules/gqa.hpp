@@ -46,17 +46,17 @@ class Gqa {
   }
 
   /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches.
-  void forward(Context& ctx, ConstMatrixView<float> x, std::span<const Segment<Cache>> segments, MatrixView<float> y) const {
+  void forward(Context& ctx, ConstMatrixView<float> x, const auto& rows, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     auto q = scope.matrix<float>(x.rows(), heads_ * head_);
     auto o = scope.matrix<float>(x.rows(), heads_ * value_);
     auto angles = scope.matrix<float>(ctx.workers(), rotation_.dim());
     auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(value_));
-    q_proj_.forward(ctx, x, q);
-    for (const auto& s : segments) {
+    q_proj_.forward(ctx, x, rows, q);
+    for (const auto& s : rows.segments) {
       auto keys = view(s.cache->keys).slice(s.position, s.count), values = view(s.cache->values).slice(s.position, s.count);
-      k_proj_.forward(ctx, x.slice(s.begin, s.count), keys);
-      v_proj_.forward(ctx, x.slice(s.begin, s.count), values);
+      k_proj_.forward(ctx, x.slice(s.begin, s.count), rows, keys);
+      v_proj_.forward(ctx, x.slice(s.begin, s.count), rows, values);
       ctx.parallel_for(s.count, s.count * (heads_ + key_heads_) * rotation_.dim() * 4, [&](Index i, int worker) {
         rotation_.angles(s.position + i, angles.row_data(worker));
         rotate_heads(q.row_data(s.begin + i), heads_, angles.row_data(worker));
@@ -64,7 +64,7 @@ class Gqa {
       });
       attend(ctx, s, q, o, scratch);
     }
-    o_proj_.forward(ctx, o, y);
+    o_proj_.forward(ctx, o, rows, y);
   }
 
   template <class Self, class Visit>

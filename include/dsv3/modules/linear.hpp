@@ -5,14 +5,15 @@
 
 #include "dsv3/kernels/linear_bf16.hpp"
 #include "dsv3/modules/parameters.hpp"
+#include "dsv3/modules/rows.hpp"
 #include "dsv3/quant/compute.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Products of prepared activations as P::Compute forms them in a pass of `rows` rows.
+/// Products of prepared activations as P::Compute forms them in a pass.
 template <class P>
-void multiply(Context& ctx, Index rows, std::span<const kernels::Product<typename P::Storage::View>> group) {
-  if (in_bf16<typename P::Compute>(rows))
+void multiply(Context& ctx, const Pass& pass, std::span<const kernels::Product<typename P::Storage::View>> group) {
+  if (in_bf16<typename P::Compute>(pass.rows))
     kernels::grouped_linear_bf16<typename P::Arch>(ctx, group);
   else
     kernels::grouped_linear<typename P::Arch>(ctx, group);
@@ -26,10 +27,11 @@ class Linear {
 
   Linear(Index out, Index in) : weight_{out, in} {}
 
-  /// y [T, out] = x [T, in] W^T. y is overwritten and must not overlap x.
-  void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
+  /// y [T, out] = x [T, in] W^T, x some rows of `pass` or all. y is overwritten and must not overlap x.
+  /// Throws: Error if the weights are not bound to memory.
+  void forward(Context& ctx, ConstMatrixView<float> x, const Pass& pass, MatrixView<float> y) const {
     const Job job{this, y};
-    forward_group(ctx, x, {&job, 1});
+    forward_group(ctx, x, pass, {&job, 1});
   }
 
   /// A projection of a group, and its y [T, out].
@@ -38,7 +40,7 @@ class Linear {
     MatrixView<float> y;
   };
   /// The same for several projections of one x, in one parallel loop.
-  static void forward_group(Context& ctx, ConstMatrixView<float> x, std::span<const Job> jobs) {
+  static void forward_group(Context& ctx, ConstMatrixView<float> x, const Pass& pass, std::span<const Job> jobs) {
     auto scope = ctx.scratch();
     const auto products = scope.array<kernels::Product<View>>(static_cast<Index>(jobs.size()));
     for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -47,10 +49,11 @@ class Linear {
       std::construct_at(&products[i],
                         kernels::Product<View>{prepared ? products[i - 1].x : P::Compute::prepare(ctx, scope, x, w), w, jobs[i].y});
     }
-    multiply<P>(ctx, x.rows(), products);
+    multiply<P>(ctx, pass, products);
   }
 
-  const View& weight() const { return weight_.view; }
+  /// The stored weights. Throws: Error if they are not bound to memory.
+  const View& weight() const { return weight_.bound("Linear"); }
   Index out_features() const { return weight_.rows; }
   Index in_features() const { return weight_.cols; }
 

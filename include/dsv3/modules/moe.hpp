@@ -1,31 +1,35 @@
-// Floor 4. Mixture of experts: route, sort tokens by expert, run all experts at once, combine with the shared expert.
+// Floor 4. Mixture of experts in three steps: route the tokens, run the experts on sorted rows, combine what they give.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <vector>
 
-#include "dsv3/core/tape.hpp"
 #include "dsv3/kernels/permute.hpp"
 #include "dsv3/modules/gated_ffn.hpp"
 #include "dsv3/modules/router.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A block's sparse feed-forward part: forward(ctx, x, y, layer, tape), x, y [T, D], y overwritten.
-template <class F>
-concept FeedForward = std::constructible_from<F, const Config&> && HasTensors<F> &&
-    requires(const F& f, Context& ctx, ConstMatrixView<float> x, MatrixView<float> y, NoTape tape) {
-  f.forward(ctx, x, y, Index{}, tape);
+/// A block's sparse feed-forward part, made from (config, layer) or (config): forward(ctx, x, rows, y), x, y [T, D], y overwritten.
+template <class F, class Config = dsv3::Config>
+concept FeedForward = LayerPart<F, Config> && HasTensors<F> &&
+    requires(const F& f, Context& ctx, ConstMatrixView<float> x, const Rows<>& rows, MatrixView<float> y) {
+  f.forward(ctx, x, rows, y);
 };
 
 /// y = sum over the chosen experts of gate * expert(x) + shared(x) (eq. 12, spec A15).
 template <class P>
 class Moe {
  public:
+  using Config = typename P::Config;
   using Expert = typename P::template ExpertFfn<P>;
+  using Router = typename P::Router;
 
-  explicit Moe(const Config& c)
+  Moe(const Config& c, Index layer)
       : config_{c.n_routed_experts, c.num_experts_per_tok, c.n_group, c.topk_group, c.norm_topk_prob, c.routed_scaling_factor},
+        router_(make_router(c, layer)),
         gate_{c.n_routed_experts, c.hidden_size},
         experts_(static_cast<std::size_t>(c.n_routed_experts), Expert(c.hidden_size, c.moe_intermediate_size)) {
     require(config_.experts <= router::most_experts && config_.top_k <= router::most_choices, "Moe: at most ", router::most_choices, " of ",
@@ -36,72 +40,108 @@ class Moe {
     if (c.n_shared_experts > 0) shared_.emplace(c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
   }
 
-  /// x [T, D] -> y [T, D], overwritten; y must not overlap x. Records "experts" and "weights".
-  template <Tape T = NoTape>
-  void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y, Index layer, T& tape) const {
+  /// x [T, D] -> y [T, D], overwritten; y must not overlap x.
+  template <class Cache, Tape T>
+  void forward(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     auto experts = scope.matrix<int>(x.rows(), config_.top_k);
-    auto weights = scope.matrix<float>(x.rows(), config_.top_k);
-    route(ctx, x, experts, weights);
-    if constexpr (T::enabled) {
-      tape.record(layer, "experts", ConstMatrixView<int>(experts));
-      tape.record(layer, "weights", ConstMatrixView<float>(weights));
-    }
+    auto gates = scope.matrix<float>(x.rows(), config_.top_k);
+    route(ctx, x, rows, experts, gates);
 
     const auto offsets = scope.array<Index>(config_.experts + 1);
-    auto place = scope.matrix<int>(x.rows(), config_.top_k);
+    auto places = scope.matrix<int>(x.rows(), config_.top_k);
     auto sorted_x = scope.matrix<float>(experts.size(), x.cols());
     auto sorted_y = scope.matrix<float>(experts.size(), x.cols());
-    kernels::sort_by_expert(experts, offsets, place);
-    kernels::gather_rows(ctx, x, place, sorted_x);
+    kernels::sort_by_expert(experts, offsets, places);
+    kernels::gather_rows(ctx, x, places, sorted_x);
+    record(rows, point::ExpertPlaces{}, places);
+    record(rows, point::ExpertInputs{}, sorted_x);
 
+    run(ctx, sorted_x, offsets, x, rows, sorted_y, y);
+    record(rows, point::ExpertOutputs{}, sorted_y);
+    kernels::combine_rows<typename P::Arch>(ctx, sorted_y, places, gates, y);
+  }
+
+  /// The experts [T, K] of each row of x [T, D], in the order of choice, and their gates [T, K] (eq. 13-16). Logits are formed in float32
+  /// whatever the compute policy (spec A12).
+  /// A row of x that is not finite gets NaN as gates, so that its result says so.
+  /// Throws: Error if a logit of a finite row is not finite, or the router gives another number of experts than K, or one that does not
+  /// exist.
+  template <class Cache, Tape T>
+  void route(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<int> experts, MatrixView<float> gates) const {
+    auto scope = ctx.scratch();
+    auto logits = scope.matrix<float>(x.rows(), config_.experts);
+    kernels::linear<typename P::Arch>(ctx, x, gate_.bound("Moe"), logits);
+    record(rows, point::RouterLogits{}, logits);
+    const std::span<const float> bias(bias_.bound("Moe").data(), static_cast<std::size_t>(bias_.length));
+    ctx.parallel_for(x.rows(), logits.size() * 16, [&](Index t, int) {
+      const std::span<const float> row(logits.row_data(t), static_cast<std::size_t>(config_.experts));
+      if (std::any_of(row.begin(), row.end(), [](float v) { return !std::isfinite(v); })) [[unlikely]] {
+        require(!x.row(t).allFinite(), "Moe: layer ", rows.layer, ": a router logit of row ", t,
+                " is not finite: NaN or infinite values in gate.weight?");
+        for (Index k = 0; k < config_.top_k; ++k) {
+          experts(t, k) = static_cast<int>(k);
+          gates(t, k) = std::numeric_limits<float>::quiet_NaN();
+        }
+        return;
+      }
+      const auto choice = router::route(router_, config_, {rows.id(t), rows.position(t), rows.layer}, row, bias);
+      require(choice.size == config_.top_k, "router: expected ", config_.top_k, " experts, it chose ", choice.size);
+      for (Index k = 0; k < choice.size; ++k) {
+        const int e = choice.experts[static_cast<std::size_t>(k)];
+        require(e >= 0 && e < config_.experts, "router: chose expert ", e, " of ", config_.experts);
+        experts(t, k) = e;
+        gates(t, k) = choice.weights[static_cast<std::size_t>(k)];
+      }
+    });
+    record(rows, point::Experts{}, experts);
+    record(rows, point::Gates{}, gates);
+  }
+
+  /// Runs every expert e on its rows [offsets[e], offsets[e + 1]) of sorted_x, which gives the same rows of sorted_y [rows, D], and the
+  /// shared expert on x [T, D], which gives y [T, D] (0 where there is none). Both are overwritten. Any segment may be empty, x as well.
+  template <class Cache, Tape T>
+  void run(Context& ctx, ConstMatrixView<float> sorted_x, std::span<const Index> offsets, ConstMatrixView<float> x,
+           const Rows<Cache, T>& rows, MatrixView<float> sorted_y, MatrixView<float> y) const {
+    auto scope = ctx.scratch();
     const auto jobs = scope.array<FfnJob<Expert>>(config_.experts + 1);
     std::size_t used = 0;
     for (std::size_t e = 0; e < experts_.size(); ++e)
       if (const Index begin = offsets[e], count = offsets[e + 1] - begin; count > 0)
         std::construct_at(&jobs[used++],
-                          FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count), x.rows()});
-    if (shared_)
-      std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y, x.rows()});
+                          FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count), static_cast<Index>(e)});
+    if (shared_ && x.rows() > 0)
+      std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y});
     else
       y.setZero();
-    Expert::forward_group(ctx, jobs.first(used));
-    kernels::combine_rows<typename P::Arch>(ctx, sorted_y, place, weights, y);
+    Expert::forward_group(ctx, jobs.first(used), rows);
   }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
     visit(prefix + "gate.weight", self.gate_);
     if (self.bias_.length > 0) visit(prefix + "gate.e_score_correction_bias", self.bias_);
+    if constexpr (HasTensors<Router>) Router::for_each_tensor(self.router_, prefix + "gate.", visit);
     for (std::size_t e = 0; e < self.experts_.size(); ++e)
       Expert::for_each_tensor(self.experts_[e], prefix + "experts." + std::to_string(e) + ".", visit);
     if (self.shared_) Expert::for_each_tensor(*self.shared_, prefix + "shared_experts.", visit);
   }
 
   const router::Config& router_config() const { return config_; }
+  const Router& router() const { return router_; }
+  const std::vector<Expert>& experts() const { return experts_; }
+  const std::optional<Expert>& shared() const { return shared_; }
 
  private:
-  // Logits in float32 whatever the compute policy (spec A12).
-  void route(Context& ctx, ConstMatrixView<float> x, MatrixView<int> experts, MatrixView<float> weights) const {
-    auto scope = ctx.scratch();
-    auto logits = scope.matrix<float>(x.rows(), config_.experts);
-    kernels::linear<typename P::Arch>(ctx, x, gate_.view, logits);
-    const std::span<const float> bias(bias_.values.data(), static_cast<std::size_t>(bias_.length));
-    const typename P::Router router{};
-    ctx.parallel_for(x.rows(), logits.size() * 16, [&](Index t, int) {
-      const auto choice =
-          router.route(config_, {logits.data() + t * logits.outerStride(), static_cast<std::size_t>(config_.experts)}, bias);
-      require(choice.size == config_.top_k, "router: expected ", config_.top_k, " experts, it chose ", choice.size);
-      for (Index k = 0; k < choice.size; ++k) {
-        const int e = choice.experts[static_cast<std::size_t>(k)];
-        require(e >= 0 && e < config_.experts, "router: chose expert ", e, " of ", config_.experts);
-        experts(t, k) = e;
-        weights(t, k) = choice.weights[static_cast<std::size_t>(k)];
-      }
-    });
+  static Router make_router(const Config& c, Index layer) {
+    if constexpr (LayerPart<Router, Config>)
+      return make_part<Router>(c, layer);
+    else
+      return Router{};
   }
 
   router::Config config_;
+  Router router_;
   WeightMatrix<typename P::Storage> gate_;
   WeightVector bias_;
   std::vector<Expert> experts_;

@@ -7,12 +7,24 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// MTP module k of the report, at checkpoint layer num_hidden_layers + k - 1 (spec A17).
+/// Made from (config, layer). forward(ctx, e, h, rows, out): e [T, D] the embeddings of the tokens that follow, h the previous depth's
+/// states (for depth 1 [T, D] after the model's final norm, or [T, W] before it: P::mtp_input), out [T, W] this depth's, overwritten; it
+/// may be h. finish(ctx, h, x) turns states [T, W] into what the shared output head reads, x [T, D].
+template <class M, class Config = dsv3::Config>
+concept MtpModule = std::constructible_from<M, const Config&, Index> && HasTensors<M> &&
+    requires(const M& m, Context& ctx, ConstMatrixView<float> x, const Rows<typename M::Block::Cache>& rows, MatrixView<float> y) {
+  m.forward(ctx, x, x, rows, y);
+  m.finish(ctx, x, y);
+};
+
+/// MTP module k of the report, at checkpoint layer num_hidden_layers + k - 1 (spec A17): h' = Block(eh_proj [enorm(e); hnorm(h)]).
 template <class P>
 class Mtp {
  public:
+  using Config = typename P::Config;
   using Block = typename P::template Block<P>;
   using Norm = typename P::template Norm<P>;
+  using Ends = typename P::template Residual<P>::Ends;
   using Cache = typename Block::Cache;
 
   Mtp(const Config& c, Index layer)
@@ -20,25 +32,30 @@ class Mtp {
         hnorm_(c.hidden_size, c.rms_norm_eps),
         eh_proj_(c.hidden_size, 2 * c.hidden_size),
         block_(c, layer),
+        ends_(c),
         head_norm_(c.hidden_size, c.rms_norm_eps) {}
 
-  /// h' = Block(eh_proj [enorm(e); hnorm(h)]): e [T, D] the embeddings of the tokens that follow, h [T, D] the previous depth's states,
-  /// out [T, D] this depth's states (before head_norm), overwritten; it may be h.
-  template <Tape T = NoTape>
-  void forward(Context& ctx, ConstMatrixView<float> e, ConstMatrixView<float> h, std::span<const Segment<Cache>> segments,
-               MatrixView<float> out, T& tape) const {
+  template <Tape T>
+  void forward(Context& ctx, ConstMatrixView<float> e, ConstMatrixView<float> h, const Rows<Cache, T>& rows, MatrixView<float> out) const {
     auto scope = ctx.scratch();
-    const Index d = h.cols();
+    const Index d = e.cols();
+    require(h.cols() == d, "Mtp: expected states of ", d, " columns, got ", h.cols(), ": P::Mtp must be one that reads the whole stream");
     auto both = scope.matrix<float>(h.rows(), 2 * d);  // embedding first, though the report writes the state first
     enorm_.forward(ctx, e, both.columns(0, d));
     hnorm_.forward(ctx, h, both.columns(d, d));
-    eh_proj_.forward(ctx, both, out);
-    block_.forward(ctx, out, segments, tape);
+    record(rows, point::MtpInput{}, both);
+    eh_proj_.forward(ctx, both, rows, out.columns(0, d));
+    ends_.begin(ctx, out);
+    block_.forward(ctx, out, rows);
   }
 
-  /// What the shared output head reads.
-  const Norm& head_norm() const { return head_norm_; }
+  void finish(Context& ctx, ConstMatrixView<float> h, MatrixView<float> x) const {
+    auto scope = ctx.scratch();
+    head_norm_.forward(ctx, ends_.end(ctx, scope, h), x);
+  }
+
   Block& block() { return block_; }
+  const Block& block() const { return block_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
@@ -46,6 +63,7 @@ class Mtp {
     Norm::for_each_tensor(self.hnorm_, prefix + "hnorm.", visit);
     Linear<P>::for_each_tensor(self.eh_proj_, prefix + "eh_proj.", visit);
     Block::for_each_tensor(self.block_, prefix, visit);
+    Ends::for_each_tensor(self.ends_, prefix, visit);
     Norm::for_each_tensor(self.head_norm_, prefix + "shared_head.norm.", visit);
   }
 
@@ -53,6 +71,7 @@ class Mtp {
   Norm enorm_, hnorm_;
   Linear<P> eh_proj_;
   Block block_;
+  Ends ends_;
   Norm head_norm_;
 };
 

@@ -20,7 +20,7 @@ class RmsNorm {
   RmsNorm(Index channels, double eps) : weight_{channels}, eps_(static_cast<float>(eps)) {}
 
   void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
-    kernels::rms_norm<typename P::Arch>(ctx, x, weight_.values, eps_, y);
+    kernels::rms_norm<typename P::Arch>(ctx, x, weight_.bound("RmsNorm"), eps_, y);
   }
 
   template <class Self, class Visit>

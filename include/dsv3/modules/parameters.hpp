@@ -7,6 +7,7 @@
 #include <concepts>
 #include <string>
 
+#include "dsv3/core/error.hpp"
 #include "dsv3/core/matrix.hpp"
 #include "dsv3/quant/any_storage.hpp"
 
@@ -19,6 +20,12 @@ struct WeightMatrix {
   typename S::View view{};
 
   Index size() const { return rows * cols; }
+  /// The view. Throws: Error if it is still empty; `owner` says whose weights these are.
+  const typename S::View& bound(const char* owner) const {
+    require(weight_rows(view) == rows, owner, ": weights [", rows, ", ", cols,
+            "] are not bound to memory: load a checkpoint, or give the model fresh weights");
+    return view;
+  }
 };
 
 /// A small vector that is used as float32 whatever its stored type: a norm's weight, the router's bias. Owned.
@@ -27,6 +34,12 @@ struct WeightVector {
   Vector<float> values{};
 
   Index size() const { return length; }
+  /// The values. Throws: Error if there are none yet; `owner` says whose weights these are.
+  const Vector<float>& bound(const char* owner) const {
+    require(values.size() == length, owner, ": weights [", length,
+            "] are not bound to memory: load a checkpoint, or give the model fresh weights");
+    return values;
+  }
 };
 
 /// Accepts every parameter and does nothing: for stating what a module must offer.

@@ -1,6 +1,7 @@
-// Floor 4. Routers: which experts a token goes to, and with what weight. They work on one row of scores and hold no weights.
+// Floor 4. Routers: which experts a token goes to, and with what weight. They work on one row of logits.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <concepts>
@@ -18,11 +19,36 @@ struct Choice {
   std::array<float, most_choices> weights;
 };
 
-/// route(config, logits [E], bias [E] or empty) -> Choice of config.top_k experts. It may not depend on anything else.
+/// What a router may ask of its token beside the logits. -1 where the caller does not know it.
+struct Token {
+  int id = -1;          ///< of the vocabulary
+  Index position = -1;  ///< in its sequence, from 0
+  Index layer = -1;
+};
+
+/// A router of logits [E] and bias [E] or empty alone, which all of this library are.
 template <class R>
-concept Router = requires(const R& r, const Config& config, std::span<const float> logits, std::span<const float> bias) {
+concept RoutesScores = requires(const R& r, const Config& config, std::span<const float> logits, std::span<const float> bias) {
   { r.route(config, logits, bias) } -> std::same_as<Choice>;
 };
+/// A router that asks for the token as well.
+template <class R>
+concept RoutesTokens = requires(const R& r, const Config& config, const Token& token, std::span<const float> logits,
+                                std::span<const float> bias) {
+  { r.route(config, token, logits, bias) } -> std::same_as<Choice>;
+};
+/// route(config, [token,] logits, bias) -> Choice of config.top_k experts. It may not depend on anything else.
+template <class R>
+concept Router = RoutesScores<R> || RoutesTokens<R>;
+
+/// Either kind by one call.
+template <Router R>
+Choice route(const R& router, const Config& config, const Token& token, std::span<const float> logits, std::span<const float> bias) {
+  if constexpr (RoutesTokens<R>)
+    return router.route(config, token, logits, bias);
+  else
+    return router.route(config, logits, bias);
+}
 
 /// s = sigmoid(logit) (eq. 15).
 struct Sigmoid {
@@ -46,8 +72,8 @@ template <class ScoreFunction, class GroupScore>
 struct TopK {
   static constexpr Score kind = ScoreFunction::kind;
 
-  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked than a Choice can hold, or
-  /// the groups are not of equal size.
+  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked than a Choice can hold, the
+  /// groups are not of equal size, or a score is not finite: comparisons would pass over NaN, and the choice would hide it.
   Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
     const auto n = static_cast<std::size_t>(config.experts);
     require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",
@@ -63,6 +89,12 @@ struct TopK {
     const auto s = std::span(score_buffer).first(n), z = std::span(choice_buffer).first(n);
     ScoreFunction::scores(logits, s);
     for (std::size_t e = 0; e < n; ++e) z[e] = bias.empty() ? s[e] : s[e] + bias[e];
+    const auto bad = std::find_if(z.begin(), z.end(), [](float v) { return !std::isfinite(v); });
+    if (bad != z.end()) [[unlikely]] {
+      const auto e = static_cast<std::size_t>(bad - z.begin());
+      fail("router: the score of expert ", e, " is not finite: logit ", logits[e], bias.empty() ? "" : " and a bias",
+           "; NaN or infinite weights or activations?");
+    }
 
     std::array<int, most_groups> kept;
     if (config.groups > 1)
