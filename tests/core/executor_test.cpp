@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dsv3/core/context.hpp"
+#include "support/oracle.hpp"
 #include "support/threads.hpp"
 
 using namespace dsv3;
@@ -65,6 +66,29 @@ TEST_CASE("an executor of one's own") {
     test::Threads threads{n};
     check_executor(threads);
   }
+}
+
+TEST_CASE("a loop inside a task of the same context is an error, whoever runs it") {
+  test::Threads threads{3};
+  Context alone, many(threads, /*worth_waking=*/0);
+  for (Context* ctx : {&alone, &many})
+    for (const Index inner : {Index{1}, plenty}) {
+      int ran = 0;
+      const std::string message = test::error_of(
+          [&] { ctx->parallel_for(2, plenty, [&](Index, int) { ctx->parallel_for(1, inner, [&](Index, int) { ++ran; }); }); });
+      CHECK(message == "Context: a parallel loop was started inside a task of the same context");
+      CHECK(ran == 0);
+      ctx->parallel_for(1, plenty, [&](Index, int) { ++ran; });  // the context is as good as before
+      CHECK(ran == 1);
+    }
+}
+
+TEST_CASE("an executor without workers is refused") {
+  struct Nobody {
+    int workers() const { return 0; }
+    void run(Index, TaskRef) const {}
+  } nobody;
+  CHECK(test::error_of([&] { Context ctx(nobody); }) == "Context: expected an executor with at least 1 worker, got 0");
 }
 
 TEST_CASE("loops with little work stay on the calling thread") {

@@ -368,3 +368,14 @@ TEST_CASE("cancel_all ends everything; options are checked") {
       Scheduler(shakespeare(), {.max_sequences = 16, .step_tokens = 32, .depth = 1}),
       "scheduler: step_tokens: expected more than 32, the tokens and drafts of max_sequences, so that prompts get on; got 32", Error);
 }
+
+TEST_CASE("one token of a prompt is never taken from a kept text") {
+  PrefixStore<TestModel> store(0);
+  const std::vector<int> text = passage(192);
+  const auto common = [&](std::size_t prompt) { return store.common(text, std::span(text).first(prompt), 192); };
+  CHECK(common(192) == 128);
+  CHECK(common(129) == 128);
+  CHECK(common(128) == 64);  // all 128 are there, but the last must be computed to give logits
+  CHECK(common(64) == 0);
+  CHECK(PrefixStore<TestModel>(1).common(text, text, 192) == 128);
+}

@@ -106,3 +106,13 @@ TEST_CASE_TEMPLATE("rows sorted by expert and combined again", Arch, DSV3_TEST_A
       });
   }
 }
+
+TEST_CASE("results are combined in the order of choice") {
+  Context ctx;
+  Matrix<float> sorted(3, 1), y = Matrix<float>::Zero(1, 1), gates = Matrix<float>::Ones(1, 3);
+  sorted << 1, 1e8f, -1e8f;
+  Matrix<int> place(1, 3);
+  place << 0, 1, 2;
+  kernels::combine_rows(ctx, view(sorted), view(place), view(gates), view(y));
+  CHECK(y(0, 0) == 0.0f);  // ((0 + 1) + 1e8) - 1e8; from the other end it would be 1
+}

@@ -16,6 +16,10 @@ struct RoundedActivations : DeepSeekV3 {
   using Compute = compute::Fp8Activations<>;
 };
 
+struct Before : DeepSeekV3 {
+  static constexpr MtpInput mtp_input = MtpInput::before_final_norm;
+};
+
 struct PowerOfTwoActivations : DeepSeekV3 {
   using Compute = compute::Fp8Activations<ScaleFormat::power_of_two>;
 };
@@ -265,6 +269,49 @@ TEST_CASE("steady-state decoding allocates nothing") {
       CHECK(allocations() == before);
       CHECK(ctx.workspace().capacity() == held);
     }
+}
+
+TEST_CASE("texts without caches give what fresh caches give, and do not see each other") {
+  Context ctx;
+  struct Nothing {
+    void record(point::Experts, Index, ConstMatrixView<int>) {}
+  } tape;
+  auto model = io::load<DeepSeekV3>(golden + "v3-tiny");
+  set_form(model, mla::Form::expanded);
+  std::vector<Prompt> prompts;
+  const std::vector<Index> counts = {5, 1, 70, 12};
+  for (std::size_t i = 0; i < counts.size(); ++i) prompts.push_back(make_prompt(model, counts[i], static_cast<unsigned>(i)));
+  auto caches = make_caches(model, counts.size(), 70);
+  const Outputs expected = advance(ctx, model, prompts, caches, 0, counts);
+  const auto texts = [&](Index shift) {
+    std::vector<std::span<const int>> out;
+    for (std::size_t i = 0; i < counts.size(); ++i) out.push_back(prompts[i].part(shift, counts[i]));
+    return out;
+  };
+  Matrix<float> h(88, model.width());
+  model.forward_texts(ctx, texts(0), view(h), tape);
+  CHECK(same_bits(h, expected.states[0]));
+  for (Index k = 0; k < model.mtp_modules(); ++k) {
+    model.mtp_forward_texts(ctx, k, texts(k + 1), view(h), view(h), tape);
+    CHECK(same_bits(h, expected.states[static_cast<std::size_t>(k + 1)]));
+  }
+}
+
+TEST_CASE("MTP modules start from the state after the final norm, as the bundle says") {
+  Context ctx;
+  const auto after = io::load<DeepSeekV3>(golden + "v3-tiny");
+  const auto before = io::load<Before>(golden + "v3-tiny");
+  const Prompt prompt = make_prompt(after, 12);
+  auto a = make_caches(after, 1, 12);
+  auto b = make_caches(before, 1, 12);
+  const Outputs expected = advance(ctx, after, prompt, a, 0, 12);
+  advance(ctx, before, prompt, b, 0, 12);
+  b[0].truncate_mtp(0, 0);
+  Matrix<float> normed(12, after.width()), out(12, after.width());
+  after.finish(ctx, view(expected.states[0]), view(normed));
+  const Model<Before>::Sequence next{prompt.part(1, 12), &b[0]};
+  before.mtp_forward(ctx, 0, {&next, 1}, view(normed), view(out));
+  CHECK(same_bits(out, expected.states[1]));
 }
 
 TEST_CASE("fp8 activations: other bits than exact products, the same in any company") {

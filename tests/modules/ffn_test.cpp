@@ -143,3 +143,63 @@ TEST_CASE("more experts, choices or groups than a router can hold are refused") 
   CHECK(contains(complaint([](Config& c) { c.n_routed_experts = 1028; }), "asks for 3 of 1028"));
   CHECK(contains(complaint([](Config& c) { c.n_routed_experts = 1024, c.n_group = 512; }), "at most 256 groups"));
 }
+
+TEST_CASE("NaN in a router's weights is an error, NaN in its input a result of NaN") {
+  Context ctx;
+  Random random;
+  Moe<DeepSeekV3> moe(small_config(), 4);
+  const RandomWeights w(moe, random);
+  Matrix<float> x = random.matrix(3, 40), y(3, 40), broken;
+  x(1, 7) = NAN;
+  moe.forward(ctx, view(x), Rows<>{{3, 4}}, view(y));
+  CHECK(y.row(0).allFinite());
+  CHECK(y.row(1).array().isNaN().all());
+  CHECK(y.row(2).allFinite());
+  Moe<DeepSeekV3>::for_each_tensor(moe, "", [&]<class T>(const std::string& name, T& parameter) {
+    if constexpr (requires { parameter.view; })
+      if (name == "gate.weight") {
+        const auto& stored = std::get<F32::View>(parameter.view);
+        broken = ConstMatrixView<float>(stored.data, stored.rows, stored.cols);
+        broken(11, 2) = NAN;
+        parameter.view = F32::View{broken.data(), stored.rows, stored.cols, stored.cols};
+      }
+  });
+  CHECK(error_of([&] {
+          moe.forward(ctx, view(x), Rows<>{{3, 4}}, view(y));
+        }) == "Moe: layer 4: a router logit of row 0 is not finite: NaN or infinite values in gate.weight?");
+}
+
+TEST_CASE("weights that are not bound to memory are an error") {
+  Context ctx;
+  Matrix<float> x = Matrix<float>::Ones(2, 40), y(2, 40);
+  const GatedFfn<DeepSeekV3> ffn(40, 8);
+  CHECK(contains(error_of([&] { ffn.forward(ctx, view(x), Rows<>{{2, 0}}, view(y)); }), "weights [8, 40] are not bound to memory"));
+  const RmsNorm<DeepSeekV3> norm(40, 1e-6);
+  CHECK(contains(error_of([&] { norm.forward(ctx, view(x), view(y)); }), "RmsNorm: weights [40] are not bound to memory"));
+}
+
+TEST_CASE("the steps of a mixture, called one by one on a share of the experts, give its result") {
+  Context ctx;
+  Random random;
+  const Config c = small_config();
+  Moe<DeepSeekV3> moe(c, 0);
+  const RandomWeights w(moe, random);
+  const Matrix<float> x = random.matrix(9, 40), expected = forward(moe, x);
+  const Rows<> rows{{9, 0}};
+  Matrix<int> experts(9, 3), places(9, 3);
+  Matrix<float> gates(9, 3), sorted_x(27, 40), sorted_y = Matrix<float>::Constant(27, 40, NAN), y(9, 40), ignored(0, 40);
+  moe.route(ctx, view(x), rows, view(experts), view(gates));
+  std::vector<Index> offsets(13);
+  kernels::sort_by_expert(view(experts), offsets, view(places));
+  kernels::gather_rows(ctx, view(x), view(places), view(sorted_x));
+  for (const auto& [first, last] : {std::pair<std::size_t, std::size_t>{0, 5}, {5, 12}}) {  // as two ranks would, each with its experts
+    std::vector<Index> own(13, offsets[first]);
+    for (std::size_t e = 0; e <= 12; ++e) own[e] = std::clamp(offsets[e], offsets[first], offsets[last]);
+    const Matrix<float> nothing(0, 40);
+    moe.run(ctx, view(sorted_x), own, view(nothing), rows, view(sorted_y), view(ignored));
+  }
+  const std::vector<Index> none(13);
+  moe.run(ctx, view(sorted_x), none, view(x), rows, view(sorted_y), view(y));  // the shared expert, at the source
+  kernels::combine_rows(ctx, view(sorted_y), view(places), view(gates), view(y));
+  CHECK(same_bits(y, expected));
+}

@@ -115,3 +115,25 @@ TEST_CASE("wrong sizes are refused") {
   const std::vector<float> thousand(1024);
   CHECK(contains(complaint({1024, 2, 512, 1, true, 1}, thousand, {}), "at most 256 groups"));
 }
+
+TEST_CASE("scores that are all zero give gates of zero, not NaN") {
+  const std::vector<float> lowest(8, -200.0f);  // sigmoid(-200) is 0 in float32: the sum of the gates is the 1e-20 of the reference
+  const auto choice = router::SigmoidTopK{}.route({8, 2, 1, 1, true, 2.5}, lowest, {});
+  CHECK(choice.weights[0] == 0.0f);
+  CHECK(choice.weights[1] == 0.0f);
+}
+
+TEST_CASE("a score that is not finite is an error wherever it stands") {
+  for (const float bad : {NAN, INFINITY, -INFINITY})
+    for (std::size_t e = 0; e < 8; ++e)
+      for (const Index groups : {1, 2}) {
+        std::vector<float> logits(8, 0.5f), bias(8, 0.1f);
+        bias[e] = bad;
+        const router::Config c{8, 2, groups, 1, true, 1};
+        CHECK(contains(error_of([&] { router::SigmoidTopK{}.route(c, logits, bias); }), "the score of expert " + std::to_string(e)));
+        if (!std::isnan(bad)) continue;
+        logits[e] = bad;
+        CHECK(contains(error_of([&] { router::SigmoidTopK{}.route(c, logits, {}); }), "the score of expert " + std::to_string(e)));
+        CHECK(contains(error_of([&] { router::SoftmaxTopK{}.route(c, logits, {}); }), "is not finite"));
+      }
+}

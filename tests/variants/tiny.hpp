@@ -63,8 +63,8 @@ dsv3::Matrix<float> states(const dsv3::Model<P>& model, const std::vector<int>& 
 }
 
 /// generate(), complete() and the scheduler, which computes two prompts together, give the same greedy text.
-template <class P>
-void check_generation(const dsv3::Model<P>& model, const std::vector<int>& prompt, dsv3::Index count = 8) {
+template <dsv3::LanguageModel M>
+void check_generation(const M& model, const std::vector<int>& prompt, dsv3::Index count = 8) {
   dsv3::Context ctx;
   std::vector<int> generated, completed, scheduled;
   auto cache = model.make_cache({.max_tokens = 64});

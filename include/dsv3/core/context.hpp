@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "dsv3/core/error.hpp"
 #include "dsv3/core/executor.hpp"
 #include "dsv3/core/workspace.hpp"
 
@@ -16,30 +17,34 @@ class Context {
   Context() = default;
 
   /// Runs parallel loops on `executor`, which must outlive the context. Loops of less than `worth_waking` simple operations stay on the
-  /// calling thread.
+  /// calling thread. Throws: Error if the executor has no workers.
   template <Executor E>
   explicit Context(E& executor, Index worth_waking = default_worth_waking)
       : executor_(const_cast<void*>(static_cast<const void*>(&executor))),
         workers_(executor.workers()),
         worth_waking_(worth_waking),
-        run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {}
+        run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {
+    require(workers_ >= 1, "Context: expected an executor with at least 1 worker, got ", workers_);
+  }
 
   static constexpr Index default_worth_waking = Index{1} << 18;  ///< a few tens of microseconds
   static constexpr Index worth_handing_out = Index{1} << 14;     ///< a few microseconds
 
   int workers() const { return workers_; }
 
-  /// f(task, worker) for every task in [0, tasks), in any order. A task must not start another loop on this context.
+  /// f(task, worker) for every task in [0, tasks), in any order. A task takes no scratch memory from this context.
+  /// Throws: what a task throws; Error if this is called inside a task of the same context: two loops would share workers and scratch.
   template <class F>
   void parallel_for(Index tasks, F&& f) {
-    if (tasks > 0) run_(executor_, tasks, TaskRef(f));
+    if (tasks > 0) run(run_, tasks, TaskRef(f));
   }
 
   /// The same for tasks that together take about `work` simple operations: a loop that is not worth waking threads for stays here, and
   /// small tasks are handed out several at a time.
   template <class F>
   void parallel_for(Index tasks, Index work, F&& f) {
-    if (work < worth_waking_) return Serial{}.run(tasks, TaskRef(f));
+    if (tasks <= 0) return;
+    if (work < worth_waking_) return run(run_serially, tasks, TaskRef(f));
     const Index together = std::clamp(tasks * worth_handing_out / std::max(work, Index{1}), Index{1}, tasks / (4 * workers_) + 1);
     parallel_for((tasks + together - 1) / together, [&](Index i, int worker) {
       for (Index task = i * together; task < std::min((i + 1) * together, tasks); ++task) f(task, worker);
@@ -51,10 +56,24 @@ class Context {
   const Workspace& workspace() const { return workspace_; }
 
  private:
+  using Run = void (*)(void*, Index, TaskRef);
+  static void run_serially(void*, Index tasks, TaskRef f) { Serial{}.run(tasks, f); }
+
+  void run(Run how, Index tasks, TaskRef f) {
+    require(!in_loop_, "Context: a parallel loop was started inside a task of the same context");
+    struct Flag {
+      explicit Flag(bool& flag) : value(flag) { value = true; }
+      ~Flag() { value = false; }
+      bool& value;
+    } const flag(in_loop_);
+    how(executor_, tasks, f);
+  }
+
   void* executor_ = nullptr;
   int workers_ = 1;
   Index worth_waking_ = default_worth_waking;
-  void (*run_)(void*, Index, TaskRef) = [](void*, Index tasks, TaskRef f) { Serial{}.run(tasks, f); };
+  Run run_ = run_serially;
+  bool in_loop_ = false;
   Workspace workspace_;
 };
 

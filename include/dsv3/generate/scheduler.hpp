@@ -195,7 +195,9 @@ class Scheduler {
       source.wait = soon > now;
       if (source.wait || !best) return source;
       if (now > best->shared) {  // its pages become a kept text's
-        best->parent = prefixes_.keep(best->sequence->answer.ids(), *best->cache, now, best->shared, best->parent);
+        auto kept = keep(*best, now);
+        if (!kept) return source;
+        best->parent = std::move(kept);
         best->own_pages -= (now - best->shared) / cache_page;
         running_pages_ -= (now - best->shared) / cache_page;
         best->shared = now;
@@ -204,6 +206,15 @@ class Scheduler {
       source.tokens = now;
     }
     return source;
+  }
+
+  // Nothing if memory runs out: what is not kept is computed again.
+  typename PrefixStore<M>::Kept keep(const Running& r, Index tokens) {
+    try {
+      return prefixes_.keep(r.sequence->answer.ids(), *r.cache, tokens, r.shared, r.parent);
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
   }
 
   Index used_pages() const { return running_pages_ + prefixes_.own_pages(); }
@@ -222,7 +233,7 @@ class Scheduler {
       if constexpr (shares_prefixes<M>)
         if (options_.keep_prefixes && answer.finish()->reason != FinishReason::error) {
           const Index whole = std::min(prefixes_.seen(*r.cache), answer.size() - prefixes_.modules()) / cache_page * cache_page;
-          if (whole > r.shared) prefixes_.keep(answer.ids(), *r.cache, whole, r.shared, r.parent);
+          if (whole > r.shared) keep(r, whole);
         }
       report(r.id, *answer.finish(), r.on_finish);
     }
