@@ -1,8 +1,11 @@
 # dsv3_build_flags: what our own tests, examples and benchmarks are compiled with. It is never part of an installed target.
 add_library(dsv3_build_flags INTERFACE)
 if(DSV3_WARNINGS)
-  target_compile_options(dsv3_build_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Wshadow -Werror
+  target_compile_options(dsv3_build_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Wshadow
     $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>)  # libstdc++ 12's stable_sort, seen by clang 19
+endif()
+if(DSV3_WERROR)
+  target_compile_options(dsv3_build_flags INTERFACE -Werror)
 endif()
 if(DSV3_NATIVE)
   target_compile_options(dsv3_build_flags INTERFACE -march=native)

@@ -20,6 +20,7 @@ endif()
 if(NOT TARGET xsimd)
   FetchContent_Declare(xsimd GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.2.0 GIT_SHALLOW TRUE)
   FetchContent_MakeAvailable(xsimd)
+  dsv3_define_xsimd()
 endif()
 
 if(DSV3_WITH_IO)

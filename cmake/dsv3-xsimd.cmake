@@ -1,10 +1,12 @@
-# find_package(xsimd), mended: Debian 12's xsimd target links a library named xtl that its package neither finds nor needs.
+# Finds xsimd and defines dsv3::xsimd, which is its headers and nothing else. xsimd's own target is no use to us: Debian 12's links a library
+# named xtl that its package neither finds nor needs, Debian 13's adds -DXSIMD_ENABLE_XTL_COMPLEX=1 to every consumer. It stays as it is for
+# whoever else uses it.
 find_package(xsimd QUIET)
-if(TARGET xsimd AND NOT TARGET xtl)
-  get_target_property(dsv3_xsimd_links xsimd INTERFACE_LINK_LIBRARIES)
-  if("xtl" IN_LIST dsv3_xsimd_links)
-    list(REMOVE_ITEM dsv3_xsimd_links xtl)
-    set_target_properties(xsimd PROPERTIES INTERFACE_LINK_LIBRARIES "${dsv3_xsimd_links}")
+function(dsv3_define_xsimd)
+  if(TARGET xsimd AND NOT TARGET dsv3::xsimd)
+    add_library(dsv3::xsimd INTERFACE IMPORTED GLOBAL)
+    get_target_property(includes xsimd INTERFACE_INCLUDE_DIRECTORIES)
+    set_target_properties(dsv3::xsimd PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${includes}")
   endif()
-  unset(dsv3_xsimd_links)
-endif()
+endfunction()
+dsv3_define_xsimd()

@@ -17,7 +17,7 @@ endfunction()
 
 dsv3_header_library(dsv3 "${dsv3_all_headers}")
 target_compile_features(dsv3_dsv3 INTERFACE cxx_std_20)
-target_link_libraries(dsv3_dsv3 INTERFACE Eigen3::Eigen xsimd)
+target_link_libraries(dsv3_dsv3 INTERFACE Eigen3::Eigen dsv3::xsimd)
 
 if(DSV3_WITH_IO)
   dsv3_header_library(io "${dsv3_io_headers}")

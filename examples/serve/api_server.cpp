@@ -1,6 +1,8 @@
 #include "api_server.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
 
 #include "page.hpp"
 #include "responses.hpp"
@@ -39,6 +41,14 @@ void check_key(const Service& service, const Request& request) {
   throw ApiError(401, "Incorrect API key provided.", {}, "invalid_api_key");
 }
 
+/// What the client says that it sends; 0 if it does not say.
+std::uint64_t content_length(const Request& request) {
+  const std::string text = request.get_header_value("Content-Length");
+  std::uint64_t n = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+  return error == std::errc::result_out_of_range ? std::numeric_limits<std::uint64_t>::max() : n;
+}
+
 /// The whole body, decompressed if need be. Throws: ApiError with status 413 or 400.
 std::string read_body(const Service& service, const Request& request, const httplib::ContentReader& reader) {
   const std::size_t most = service.limits.body_bytes;
@@ -48,7 +58,7 @@ std::string read_body(const Service& service, const Request& request, const http
   };
   const std::string too_large = "The request body is larger than " + std::to_string(most) + " bytes.";
   if (request.is_multipart_form_data()) refuse(400, "The request body: expected JSON, found a form.", "invalid_json");
-  if (request.get_header_value<std::uint64_t>("Content-Length") > most) refuse(413, too_large, "request_too_large");
+  if (content_length(request) > most) refuse(413, too_large, "request_too_large");
   std::string body;
   bool over = false;
   const bool whole = reader([&](const char* bytes, std::size_t count) {

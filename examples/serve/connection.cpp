@@ -34,12 +34,14 @@ void name_of(const sockaddr_storage& address, std::string& ip, int& port) {
 
 /// Threads for connections. One that comes when all are busy is refused on the spot, by the thread that accepted it.
 class Workers : public httplib::TaskQueue {
+  using Enqueued = decltype(std::declval<httplib::TaskQueue&>().enqueue({}));  // void, or whether there was room
+
  public:
   explicit Workers(int threads) : idle_(threads) {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
   }
 
-  void enqueue(std::function<void()> serve_connection) override {
+  Enqueued enqueue(std::function<void()> serve_connection) override {
     {
       const std::lock_guard lock(mutex_);
       too_many_connections = idle_ == 0;
@@ -47,10 +49,11 @@ class Workers : public httplib::TaskQueue {
         --idle_;
         tasks_.push_back(std::move(serve_connection));
         changed_.notify_one();
-        return;
+        return Enqueued(true);
       }
     }
     serve_connection();
+    return Enqueued(true);
   }
 
   void shutdown() override {
@@ -131,7 +134,7 @@ ssize_t Connection::read(char* bytes, size_t size) {
     return -1;
   }
   if (begin_ == end_) {
-    const auto time = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now());
+    const auto time = time_left();
     const ssize_t n = time.count() > 0 && ready(POLLIN, time) ? ::recv(socket_, buffer_.data(), buffer_.size(), 0) : -1;
     if (n <= 0) {
       closing_ = true;
@@ -189,6 +192,19 @@ int Server::bind(const std::string& host, int port) {
   return bound;
 }
 
+template <class S>
+bool Server::process(S& server, Connection& connection, bool last, bool& closed) {
+  if constexpr (requires { server.process_request(connection, last, closed, nullptr); }) {
+    return server.process_request(connection, last, closed, nullptr);
+  } else {
+    std::string remote, local;
+    int remote_port = 0, local_port = 0;
+    connection.get_remote_ip_and_port(remote, remote_port);
+    connection.get_local_ip_and_port(local, local_port);
+    return server.process_request(connection, remote, remote_port, local, local_port, last, closed, nullptr);
+  }
+}
+
 bool Server::process_and_close_socket(socket_t socket) {
   Connection connection(socket, limits_);
   if (too_many_connections) {
@@ -202,7 +218,7 @@ bool Server::process_and_close_socket(socket_t socket) {
   for (int left = limits_.requests; left > 0 && good && !connection.closing() && svr_sock_ != INVALID_SOCKET; --left) {
     if (!connection.wait_for_request()) break;
     bool closed = false;
-    good = process_request(connection, left == 1, closed, nullptr);
+    good = process(*this, connection, left == 1, closed);
     if (closed) break;
   }
   return good;

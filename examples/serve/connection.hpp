@@ -1,5 +1,7 @@
-// One client's connection, with limits that cpp-httplib 0.11 does not have: how much a request may hold (its headers too) and how long it
-// may take to arrive; and the question whether the client is still there.
+// One client's connection, with limits that cpp-httplib does not have: how much a request may hold (its headers too) and how long it may
+// take to arrive; and the question whether the client is still there.
+//
+// Works with cpp-httplib 0.11 to 0.41, whose Stream and TaskQueue have changed between them.
 #pragma once
 
 #include <httplib.h>
@@ -19,10 +21,11 @@ struct ConnectionLimits {
   int requests = 1000;                             ///< on one connection
 };
 
+/// No function is marked `override`: each version of httplib::Stream has others of them.
 class Connection : public httplib::Stream {
  public:
   Connection(socket_t socket, const ConnectionLimits& limits);
-  ~Connection() override;
+  ~Connection();
 
   /// The connection that this thread serves; null outside of a request.
   static Connection* current();
@@ -37,18 +40,22 @@ class Connection : public httplib::Stream {
   /// Answers a client whose request is not going to be read, without making anyone wait.
   bool refuse(const std::string& answer);
 
-  bool is_readable() const override;
-  bool is_writable() const override { return alive() && ready(POLLOUT, limits_.write_time); }
-  ssize_t read(char* bytes, size_t size) override;
-  ssize_t write(const char* bytes, size_t size) override;
-  void get_remote_ip_and_port(std::string& ip, int& port) const override;
-  void get_local_ip_and_port(std::string& ip, int& port) const override;
-  socket_t socket() const override { return socket_; }
+  bool is_readable() const;
+  bool is_writable() const { return alive() && ready(POLLOUT, limits_.write_time); }
+  bool wait_readable() const { return begin_ < end_ || ready(POLLIN, time_left()); }
+  bool wait_writable() const { return is_writable(); }
+  ssize_t read(char* bytes, size_t size);
+  ssize_t write(const char* bytes, size_t size);
+  void get_remote_ip_and_port(std::string& ip, int& port) const;
+  void get_local_ip_and_port(std::string& ip, int& port) const;
+  socket_t socket() const { return socket_; }
+  time_t duration() const { return std::chrono::duration_cast<std::chrono::milliseconds>(limits_.request_time - time_left()).count(); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   bool ready(short events, std::chrono::milliseconds timeout) const;
+  std::chrono::milliseconds time_left() const { return std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now()); }
 
   socket_t socket_;
   const ConnectionLimits& limits_;
@@ -69,6 +76,9 @@ class Server : public httplib::Server {
 
  private:
   bool process_and_close_socket(socket_t socket) override;
+  // A template, so that the version of process_request that httplib does not have is not compiled.
+  template <class S>
+  static bool process(S& server, Connection& connection, bool last, bool& closed);
 
   ConnectionLimits limits_;
 };

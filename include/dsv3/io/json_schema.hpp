@@ -183,8 +183,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     const auto [least, most] = bounds(schema, where, "minItems", "maxItems");
     if (most == 0) return "\"[\" \"]\"";
     const std::size_t more = least > 0 ? least - 1 : 0;
-    const std::string rest =
-        item + " (\",\" ws " + item + "){" + std::to_string(more) + "," + (most ? std::to_string(*most - 1) : "") + "}";
+    const std::string rest = item + " (\",\" ws " + item + ")" + repetition(more, most ? std::optional(*most - 1) : std::nullopt);
     return "\"[\" " + (least > 0 ? rest : "(" + rest + ")?") + " \"]\"";
   }
 
@@ -202,10 +201,19 @@ array ::= "[" (value ("," ws value)*)? "]"
     return {least, most};
   }
 
+  static std::string repetition(std::size_t least, std::optional<std::size_t> most) {
+    std::string out = "{";  // by steps: GCC 12 at -O3 warns of "{" + std::to_string(), which is right
+    out += std::to_string(least);
+    out += ',';
+    if (most) out += std::to_string(*most);
+    out += '}';
+    return out;
+  }
+
   static std::string counts(const Json& schema, const std::string& where, const char* low, const char* high) {
     const auto [least, most] = bounds(schema, where, low, high);
     if (least == 0 && !most) return {};
-    return "{" + std::to_string(least) + "," + (most ? std::to_string(*most) : "") + "}";
+    return repetition(least, most);
   }
 
   std::string reference(const Json& ref, const std::string& where, int depth) {
