@@ -1,5 +1,6 @@
 #!/bin/sh
-# newer.sh FOLDER: unpacks Debian unstable's Eigen and xsimd (headers only), with what xsimd's package asks for, into FOLDER/usr. The system's packages stay as they are.
+# newer.sh FOLDER: unpacks Debian unstable's Eigen and xsimd (headers only), with what xsimd's package asks for, into FOLDER/usr, and
+# cpp-httplib's header into FOLDER/httplib. The system's packages stay as they are.
 set -eu
 folder=$1
 mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
@@ -12,8 +13,10 @@ apt() {
 apt update
 rm -f "$folder"/*.deb
 cd "$folder"
-apt download libeigen3-dev libxsimd-dev xtl-dev
+apt download libeigen3-dev libxsimd-dev xtl-dev libcpp-httplib-dev
 for package in *.deb; do
   dpkg -x "$package" "$folder"
 done
+mkdir -p httplib
+mv usr/include/httplib.h httplib
 ls ./*.deb

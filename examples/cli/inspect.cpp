@@ -98,6 +98,13 @@ void print_tensors(const dsv3::io::CheckpointFiles& files, bool all) {
 
 template <class P>
 bool inspect(const std::string& folder, const Config& declared, bool all) {
+  if (!dsv3::io::CheckpointFiles::are_in(folder)) {
+    const dsv3::Model<P> model(declared);
+    describe(model.config());
+    print_sizes(model);
+    std::printf("\nincomplete: there is a config.json, but no model.safetensors or model.safetensors.index.json\n");
+    return false;
+  }
   const auto files = dsv3::io::CheckpointFiles::open(folder);
   const dsv3::Model<P> model(dsv3::io::present_config(declared, files));
   describe(model.config());

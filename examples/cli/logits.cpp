@@ -27,9 +27,9 @@ constexpr const char* usage =
 
 constexpr Index chunk = 512;  // rows of a forward pass: bounds scratch memory, changes no result
 
-template <class P>
+template <class P, dsv3::ScaleFormat Format>
 struct WithFp8Activations : P {
-  using Compute = dsv3::compute::Fp8Activations<>;
+  using Compute = dsv3::compute::Fp8Activations<Format>;
 };
 
 Matrix<int> read_ids(const std::string& path) {
@@ -134,11 +134,14 @@ int DSV3_MAIN(int argc, char** argv) {
     if (args.has("--absorbed") && args.has("--expanded")) throw cli::UsageError("--absorbed and --expanded exclude each other");
     const std::string arithmetic = args.value("--compute").value_or("exact");
     if (arithmetic != "exact" && arithmetic != "fp8") throw cli::UsageError("--compute: expected exact or fp8, got '" + arithmetic + "'");
-    dsv3::io::with_policy(dsv3::io::read_config(args[0]), [&]<class P>(P) {
-      if (arithmetic == "fp8")
-        run<WithFp8Activations<P>>(args);
-      else
+    const dsv3::Config config = dsv3::io::read_config(args[0]);
+    dsv3::io::with_policy(config, [&]<class P>(P) {
+      if (arithmetic != "fp8")
         run<P>(args);
+      else if (config.fp8_power_of_two_scales)  // as the checkpoint was trained (DeepSeek-V3.1)
+        run<WithFp8Activations<P, dsv3::ScaleFormat::power_of_two>>(args);
+      else
+        run<WithFp8Activations<P, dsv3::ScaleFormat::float32>>(args);
     });
   });
 }

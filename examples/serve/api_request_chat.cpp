@@ -48,7 +48,7 @@ std::vector<dsv3::ChatMessage> read_messages(const Fields& fields) {
                    "messages", "empty_array");
   std::vector<dsv3::ChatMessage> messages;
   for (std::size_t i = 0; i < list.size(); ++i) {
-    const std::string where = "messages[" + std::to_string(i) + "]";
+    const std::string where = indexed("messages", i);
     if (!list[i].is_object())
       throw ApiError(400, "Invalid type for '" + where + "': expected an object, but got " + Fields::found(list[i]) + " instead.", where,
                      "invalid_type");
@@ -79,7 +79,7 @@ ToolSet read_tools(const Fields& fields, const std::string& body) {
   if (!list->is_array()) fields.wrong_type("tools", "an array");
   const auto ordered = nlohmann::ordered_json::parse(body)["tools"];
   for (std::size_t i = 0; i < list->size(); ++i) {
-    const std::string where = "tools[" + std::to_string(i) + "].";
+    const std::string where = indexed("tools", i) + ".";
     if (!(*list)[i].is_object()) fields.wrong_type("tools", "an array of objects");
     const Fields tool((*list)[i], where);
     if (tool.text("type", "function") != "function") tool.wrong_value("type", "'function'");

@@ -11,6 +11,14 @@
 
 namespace serve {
 
+/// "messages[3]".
+inline std::string indexed(std::string list, std::size_t i) {
+  list += '[';
+  list += std::to_string(i);
+  list += ']';
+  return list;
+}
+
 class Fields {
  public:
   /// `prefix` is put before names in messages: "messages[0].".

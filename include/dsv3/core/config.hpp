@@ -86,7 +86,8 @@ struct Config {
   bool rope_interleave = true;  ///< pairs are neighbours (2j, 2j+1), as in every published checkpoint (spec A7)
   Index max_position_embeddings = 163840;
   bool tie_word_embeddings = false;
-  bool fp8 = true;  ///< projections are stored as e4m3 with 128x128 block scales
+  bool fp8 = true;                       ///< projections are stored as e4m3 with 128x128 block scales
+  bool fp8_power_of_two_scales = false;  ///< scales, of activations too, are powers of two ("scale_fmt": "ue8m0", DeepSeek-V3.1)
   std::optional<int> bos_token_id = 0;
   std::vector<int> eos_token_id = {1};
 

@@ -3,12 +3,15 @@
 // A message names the thing, the place, what was expected and what was found. Kernels assert instead.
 #pragma once
 
+#include <charconv>
+#include <cmath>
 #include <initializer_list>
 #include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "dsv3/core/isa.hpp"
 
@@ -20,12 +23,27 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Concatenates `parts` with operator<< and throws the result as an Error.
+namespace detail {
+template <class T>
+void put(std::ostream& out, const T& part) {
+  if constexpr (std::is_floating_point_v<T>) {  // all digits that tell it from its neighbours, and whole numbers as such
+    char text[64];
+    const bool whole = std::abs(part) < T(1e15) && part == std::trunc(part);
+    const auto end =
+        whole ? std::to_chars(text, text + sizeof text, part, std::chars_format::fixed) : std::to_chars(text, text + sizeof text, part);
+    out << std::string_view(text, end.ptr);
+  } else {
+    out << part;
+  }
+}
+}  // namespace detail
+
+/// Concatenates `parts` with operator<< and throws the result as an Error. Numbers are written in full.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
   message.imbue(std::locale::classic());
-  (message << ... << parts);
+  (detail::put(message, parts), ...);
   throw Error(message.str());
 }
 

@@ -20,6 +20,7 @@
 
 #include "dsv3/core/error.hpp"
 #include "dsv3/io/json.hpp"
+#include "dsv3/io/packed_experts.hpp"
 #include "dsv3/io/safetensors.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
@@ -38,10 +39,21 @@ class CheckpointFiles {
       files.add(Safetensors::open(single));
     } else {
       require(std::filesystem::exists(index, ignored), folder.string(),
-              ": no checkpoint found, expected model.safetensors or model.safetensors.index.json");
+              ": no checkpoint found, expected model.safetensors or model.safetensors.index.json", other_format(folder));
       files.add_shards(folder, index.string(), read_weight_map(index));
     }
+    split_packed_experts(files.tensors_);
+    const auto twice = std::ranges::adjacent_find(files.tensors_, {}, &Tensor::name);
+    if (twice != files.tensors_.end())
+      fail("tensor ", quote(twice->name), " is there both alone and among packed experts (", twice->file, ")");
     return files;
+  }
+
+  /// Whether there is anything that open() would open.
+  static bool are_in(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    return std::filesystem::exists(folder / "model.safetensors", ignored) ||
+           std::filesystem::exists(folder / "model.safetensors.index.json", ignored);
   }
 
   /// All tensors in ascending order of name.
@@ -67,6 +79,20 @@ class CheckpointFiles {
   }
 
  private:
+  /// A hint if the folder holds weights in a format that is not read.
+  static std::string other_format(const std::filesystem::path& folder) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+      const std::string name = entry.path().filename().string(), ending = entry.path().extension().string();
+      const auto found = [&](const char* what) { return "; " + quote(name) + " is " + what; };
+      if (ending == ".gguf") return found("a GGUF file, which llama.cpp reads: use the safetensors release of the model");
+      if (ending == ".bin" || ending == ".pt" || ending == ".pth")
+        return found("a pickled PyTorch file, which is never read: save the model with safe_serialization=True");
+      if (ending == ".npz") return found("an MLX file: use the safetensors release of the model");
+    }
+    return {};
+  }
+
   using WeightMap = std::map<std::string, std::string>;  // tensor -> shard
 
   static WeightMap read_weight_map(const std::filesystem::path& index) {

@@ -1,8 +1,8 @@
 // Floor 6. Config from config.json, for DeepSeek-V2, V3 and what was built on them (spec B4, E). Writing one is config_writer.hpp.
 //
-// Reading is tolerant about how a setting is written and strict about what it means: a setting that this library would ignore, but that
-// changes the model, is an error. Absent fields get Hugging Face's defaults for the model type. Fields that only matter to training or
-// to other programs are not looked at.
+// Reading is tolerant about how a setting is written and strict about what it means: a field that nobody reads is an error unless it is
+// known to be harmless (config_fields.hpp). Absent fields get Hugging Face's defaults for the model type. A variant's own configuration
+// derives from Config and reads its fields beside ours.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include "dsv3/core/config.hpp"
 #include "dsv3/core/error.hpp"
 #include "dsv3/core/validate.hpp"
+#include "dsv3/io/config_fields.hpp"
 #include "dsv3/io/json.hpp"
 #include "dsv3/io/json_fields.hpp"
 
@@ -95,6 +96,10 @@ inline void parse_router(const Fields& root, Family family, Config& c) {
 inline void parse_rope(const Fields& root, Config& c) {
   const bool old_name = !root.object("rope_scaling").empty();  // wins if both are there, as in transformers
   const Fields rope = root.object(old_name ? "rope_scaling" : "rope_parameters");
+  root.find("rope_parameters");  // where the old name wins, nothing in it counts
+  for (const char* field :
+       {"rope_type", "type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
+    rope.find(field);  // without YaRN they have no meaning
   c.rope_theta = rope.number("rope_theta", root.number("rope_theta", c.rope_theta));
   root.expect(root.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
   rope.expect(rope.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
@@ -110,7 +115,9 @@ inline void parse_rope(const Fields& root, Config& c) {
     return;
   }
   rope::Yarn yarn;
-  yarn.original_max_position_embeddings = rope.integer("original_max_position_embeddings", c.max_position_embeddings);
+  // Hugging Face prefers the field beside the object to the one in it (modeling_rope_utils.py, standardize_rope_params).
+  yarn.original_max_position_embeddings =
+      root.integer("original_max_position_embeddings", rope.integer("original_max_position_embeddings", c.max_position_embeddings));
   yarn.factor = rope.number("factor", static_cast<double>(c.max_position_embeddings) /
                                           static_cast<double>(std::max<Index>(yarn.original_max_position_embeddings, 1)));
   const auto or_default = [](double value, double other) { return value == 0 ? other : value; };  // zero means absent, as in transformers
@@ -124,16 +131,22 @@ inline void parse_rope(const Fields& root, Config& c) {
 }
 
 inline void parse_quantization(const Fields& root, Config& c) {
+  root.expect(root.find("quantization") == nullptr, "quantization", "no such field",
+              " (it marks a checkpoint that was converted for MLX: use the model's original release)");
   if (root.find("quantization_config") == nullptr) return;
   const Fields quant = root.object("quantization_config");
-  quant.expect(quant.text("quant_method", "") == "fp8", "quant_method", "fp8");
+  quant.expect(quant.text("quant_method", "") == "fp8", "quant_method", "fp8",
+               " (weights of NVFP4, AWQ, GPTQ and other packed formats are not read: use the model's FP8 or bf16 release)");
   quant.expect(quant.text("fmt", "e4m3") == "e4m3", "fmt", "e4m3");
   const auto* block = quant.find("weight_block_size");
   const auto is_128 = [](const nlohmann::json& size) { return Fields::as_integer(size) == 128; };
   quant.expect(block != nullptr && block->is_array() && block->size() == 2 && std::ranges::all_of(*block, is_128), "weight_block_size",
                "[128, 128]");
   quant.expect(quant.text("activation_scheme", "dynamic") == "dynamic", "activation_scheme", "dynamic");
+  const auto scales = quant.text("scale_fmt", "float");
+  quant.expect(scales == "float" || scales == "ue8m0", "scale_fmt", "float or ue8m0");
   c.fp8 = true;
+  c.fp8_power_of_two_scales = scales == "ue8m0";
 }
 
 inline void parse_tokens(const Fields& root, Config& c) {
@@ -159,17 +172,13 @@ inline void parse_tokens(const Fields& root, Config& c) {
 
 }  // namespace detail
 
-/// Reads the text of a config.json; `where` opens every message. The result has passed validate().
-///
-/// Throws: Error naming the field, what was expected and what was found.
-inline Config parse_config(std::string_view json, std::string_view where) {
-  const auto document = parse_json(json, where);
-  require(document.is_object(), where, ": expected an object, found ", document.type_name());
-  const Fields root(document, std::string(where) + ": ");
+namespace detail {
 
+/// All fields that Config has.
+inline Config parse_known(const Fields& root) {
   std::string model_type;
-  const auto family = detail::parse_family(root, model_type);
-  Config c = detail::family_defaults(family);
+  const auto family = parse_family(root, model_type);
+  Config c = family_defaults(family);
   c.model_type = model_type;
   for (const auto& [field, size] : {std::pair{"vocab_size", &c.vocab_size},
                                     {"hidden_size", &c.hidden_size},
@@ -193,7 +202,7 @@ inline Config parse_config(std::string_view json, std::string_view where) {
   }
   c.rms_norm_eps = root.number("rms_norm_eps", c.rms_norm_eps);
   c.tie_word_embeddings = root.boolean("tie_word_embeddings", c.tie_word_embeddings);
-  if (const auto* types = root.find("mlp_layer_types"); family == detail::Family::glm && types != nullptr) {
+  if (const auto* types = root.find("mlp_layer_types"); family == Family::glm && types != nullptr) {
     Index dense = 0;
     root.expect(types->is_array() && std::cmp_equal(types->size(), c.num_hidden_layers), "mlp_layer_types", "an entry for each layer");
     for (const auto& entry : *types) {
@@ -209,19 +218,50 @@ inline Config parse_config(std::string_view json, std::string_view where) {
   root.expect(!root.boolean("attention_bias", false), "attention_bias", "false");
   root.expect(!root.boolean("mlp_bias", false), "mlp_bias", "false");
   root.expect(root.integer("moe_layer_freq", 1) == 1, "moe_layer_freq", "1");
-  detail::parse_router(root, family, c);
-  detail::parse_rope(root, c);
-  detail::parse_quantization(root, c);
-  detail::parse_tokens(root, c);
+  parse_router(root, family, c);
+  parse_rope(root, c);
+  parse_quantization(root, c);
+  parse_tokens(root, c);
+  // Sizes that follow from others, under the names that Hugging Face's classes write.
+  for (const auto& [field, size] : {std::pair{"head_dim", c.qk_rope_head_dim},
+                                    {"qk_head_dim", c.qk_nope_head_dim + c.qk_rope_head_dim},
+                                    {"num_local_experts", c.n_routed_experts}})
+    root.expect(root.integer(field, size) == size, field, std::to_string(size));
+  return c;
+}
+
+inline void check_all_read(const Fields& root, std::string_view where) {
+  std::string unknown;
+  for (const auto& field : root.unread())
+    if (!is_harmless_field(field)) unknown += (unknown.empty() ? "" : ", ") + field;
+  require(unknown.empty(), where, ": fields that change the model in ways that this library or policy does not know: ", unknown);
+}
+
+}  // namespace detail
+
+/// Reads the text of a config.json; `where` opens every message. The result has passed validate(). C is Config, or derives from it and may
+/// have a function read(const Fields&) that reads its own fields, as Config's are read before.
+///
+/// Throws: Error naming the field, what was expected and what was found; and all fields that nobody has read.
+template <class C = Config>
+C parse_config(std::string_view json, std::string_view where) {
+  const auto document = parse_json(json, where);
+  require(document.is_object(), where, ": expected an object, found ", document.type_name());
+  const Fields root(document, std::string(where));
+  C c;
+  static_cast<Config&>(c) = detail::parse_known(root);
+  if constexpr (requires { c.read(root); }) c.read(root);
   validate(c, where);
+  detail::check_all_read(root, where);
   return c;
 }
 
 /// Reads `folder`/config.json.
-inline Config read_config(const std::filesystem::path& folder) {
+template <class C = Config>
+C read_config(const std::filesystem::path& folder) {
   constexpr std::size_t max_bytes = 16'000'000;
   const auto path = folder / "config.json";
-  return parse_config(read_text_file(path, max_bytes), path.string());
+  return parse_config<C>(read_text_file(path, max_bytes), path.string());
 }
 
 }  // namespace dsv3::inline DSV3_ISA::io

@@ -1,6 +1,7 @@
 // Floor 6. Writing a config.json. Reading is config_json.hpp.
 #pragma once
 
+#include <concepts>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -10,9 +11,10 @@ namespace dsv3::inline DSV3_ISA::io {
 
 /// A config.json that Hugging Face's transformers and parse_config() read back.
 ///
-/// Kimi-K2 is written as deepseek_v3, which transformers knows and which computes the same.
-inline std::string config_to_json(const Config& config) {
-  const Config& c = config;
+/// Kimi-K2 is written as deepseek_v3, which transformers knows and which computes the same. A configuration that derives from Config may
+/// add fields of its own with a function write(json).
+template <std::derived_from<Config> C>
+std::string config_to_json(const C& c) {
   using Json = nlohmann::ordered_json;
   const bool v2 = c.scoring_func == router::Score::softmax, glm = c.model_type == "glm4_moe_lite";
   const auto id_or_null = [](const auto& id) { return id ? Json(*id) : Json(nullptr); };
@@ -72,7 +74,9 @@ inline std::string config_to_json(const Config& config) {
   if (c.fp8) {
     j["quantization_config"] = {
         {"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+    if (c.fp8_power_of_two_scales) j["quantization_config"]["scale_fmt"] = "ue8m0";
   }
+  if constexpr (requires { c.write(j); }) c.write(j);
   return j.dump(2) + '\n';
 }
 

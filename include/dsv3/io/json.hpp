@@ -145,6 +145,12 @@ inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
   return builder.take();
 }
 
+/// Throws: Error if a file's first bytes are those of a pointer that git-lfs left in the place of the file.
+inline void check_is_fetched(std::string_view begin, std::string_view name) {
+  require(!begin.starts_with("version https://git-lfs"), name,
+          ": is a git-lfs pointer, not the file itself: fetch it with 'git lfs pull', or download the file anew");
+}
+
 /// Reads a whole file of at most `max_bytes` bytes.
 ///
 /// Throws: Error if it cannot be opened or read, is a directory, or is longer.
@@ -162,6 +168,7 @@ inline std::string read_text_file(const std::filesystem::path& path, std::size_t
     require(text.size() <= max_bytes, path.string(), ": expected at most ", max_bytes, " bytes, found more");
   }
   require(!file.bad(), path.string(), ": cannot read: ", errno != 0 ? std::strerror(errno) : "unknown reason");
+  check_is_fetched(text, path.string());
   return text;
 }
 

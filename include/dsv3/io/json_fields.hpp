@@ -1,14 +1,18 @@
-// Floor 6. Fields: typed reading of a JSON object's fields, with defaults and with errors that name field, expectation and value.
+// Floor 6. Fields: typed reading of a JSON object's fields, with defaults and with errors that name field, expectation and value. It knows
+// which fields have been read, so that those that nobody read can be told.
 //
-// Which fields there are is the business of config_json.hpp.
+// Which fields there are is the business of config_json.hpp and of variants' own configurations.
 #pragma once
 
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "dsv3/core/config.hpp"
 #include "dsv3/core/error.hpp"
@@ -16,26 +20,29 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// A JSON object whose fields are read with conversions and defaults; null counts as absent.
+/// A JSON object whose fields are read with conversions and defaults; null counts as absent, and as false where true or false is expected.
 class Fields {
  public:
-  /// `prefix` is put before field names in messages: "config.json: rope_scaling.".
-  Fields(const nlohmann::json& object, std::string prefix) : object_(&object), prefix_(std::move(prefix)) {}
+  /// `place` (a file name) opens every message. The object must outlive this and all copies.
+  Fields(const nlohmann::json& object, const std::string& place)
+      : object_(&object), prefix_(place + ": "), read_(std::make_shared<std::set<std::string>>()) {}
 
-  /// The value, or null if the field is absent or null.
+  /// The value, or null if the field is absent or null. The field counts as read.
   const nlohmann::json* find(const char* field) const {
+    read_->insert(path_ + field);
     const auto at = object_->find(field);
     return at == object_->end() || at->is_null() ? nullptr : &*at;
   }
 
   /// Throws an Error about that field.
-  [[noreturn]] void wrong(const char* field, std::string_view expected) const {
+  [[noreturn]] void wrong(const char* field, std::string_view expected, std::string_view hint = {}) const {
     const auto* value = find(field);
-    fail(prefix_, field, ": expected ", expected, ", found ", value == nullptr ? "nothing" : describe(*value));
+    fail(prefix_, path_, field, ": expected ", expected, ", found ", value == nullptr ? "nothing" : describe(*value), hint);
   }
 
-  void expect(bool good, const char* field, std::string_view expected) const {
-    if (!good) wrong(field, expected);
+  /// `hint` closes the message.
+  void expect(bool good, const char* field, std::string_view expected, std::string_view hint = {}) const {
+    if (!good) wrong(field, expected, hint);
   }
 
   // The value of a field of that type, or `absent`. Throws: Error for another type.
@@ -57,7 +64,7 @@ class Fields {
 
   bool boolean(const char* field, bool absent) const {
     const auto* value = find(field);
-    if (value == nullptr) return absent;
+    if (value == nullptr) return contains(field) ? false : absent;  // Python takes None for false
     expect(value->is_boolean(), field, "true or false");
     return value->get<bool>();
   }
@@ -74,7 +81,25 @@ class Fields {
     static const auto empty = nlohmann::json::object();
     const auto* value = find(field);
     expect(value == nullptr || value->is_object(), field, "an object");
-    return {value == nullptr ? empty : *value, prefix_ + field + '.'};
+    Fields inner(*this);
+    inner.object_ = value == nullptr ? &empty : value;
+    inner.path_ += std::string(field) + '.';
+    return inner;
+  }
+
+  /// The fields of this object that nobody has read and that are not null, with those of objects in it of which something was read.
+  std::vector<std::string> unread() const {
+    std::vector<std::string> out;
+    for (const auto& [name, value] : object_->items()) {
+      if (value.is_null()) continue;
+      if (!read_->contains(path_ + name)) {
+        out.push_back(path_ + name);
+      } else if (value.is_object() && something_read_in(path_ + name + '.')) {
+        const auto inner = object(name.c_str()).unread();
+        out.insert(out.end(), inner.begin(), inner.end());
+      }
+    }
+    return out;
   }
 
   bool contains(const char* field) const { return object_->contains(field); }
@@ -90,8 +115,14 @@ class Fields {
   }
 
  private:
+  bool something_read_in(const std::string& path) const {
+    const auto at = read_->lower_bound(path);
+    return at != read_->end() && at->starts_with(path);
+  }
+
   const nlohmann::json* object_;
-  std::string prefix_;
+  std::string prefix_, path_;
+  std::shared_ptr<std::set<std::string>> read_;  // paths, of the whole document
 };
 
 }  // namespace dsv3::inline DSV3_ISA::io

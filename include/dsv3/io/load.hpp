@@ -42,10 +42,11 @@ struct Mismatch {
 
 namespace detail {
 
-/// Tensors that checkpoints carry and a model does not read: MTP modules' copies of embedding and head, tied heads, rotary frequencies, and
-/// layers behind the last one that the configuration declares.
+/// Tensors that checkpoints carry and a model does not read: MTP modules' copies of embedding and head, tied heads, rotary frequencies,
+/// other engines' scales of caches and inputs, and layers behind the last one that the configuration declares.
 inline bool is_redundant(const std::string& name, const Config& c) {
-  if (name.ends_with(".rotary_emb.inv_freq")) return true;
+  for (const char* ending : {".rotary_emb.inv_freq", ".k_scale", ".v_scale", ".input_scale"})
+    if (name.ends_with(ending)) return true;
   if (name == "lm_head.weight") return c.tie_word_embeddings;
   constexpr std::string_view layers = "model.layers.";
   if (!name.starts_with(layers)) return false;
@@ -70,34 +71,38 @@ bool all_finite(const W& w) {
 
 /// The configuration, with as many MTP modules as the checkpoint really has: tools that copy checkpoints often drop them and keep the
 /// number.
-inline Config present_config(const Config& declared, const CheckpointFiles& files) {
-  Config c = declared;
-  const auto has_layer = [&](Index layer) {
+template <std::derived_from<Config> C>
+C present_config(const C& declared, const CheckpointFiles& files) {
+  C c = declared;
+  // A module is told by a tensor of its own: the layer's number may be that of a main layer of a model that was cut to fewer.
+  const auto is_module = [&](Index layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    const auto at = std::ranges::lower_bound(files.tensors(), prefix, {}, &Tensor::name);
-    return at != files.tensors().end() && at->name.starts_with(prefix);
+    return files.find(prefix + "enorm.weight") != nullptr || files.find(prefix + "eh_proj.weight") != nullptr;
   };
-  while (c.num_nextn_predict_layers > 0 && !has_layer(c.num_hidden_layers + c.num_nextn_predict_layers - 1)) --c.num_nextn_predict_layers;
+  while (c.num_nextn_predict_layers > 0 && !is_module(c.num_hidden_layers + c.num_nextn_predict_layers - 1)) --c.num_nextn_predict_layers;
   return c;
 }
 
 namespace detail {
 
-/// Calls fit(tensor, parameter) -> Problem for every parameter of `model` that has a tensor, and lists all that is wrong.
+/// Calls fit(name, parameter) -> Problem for every parameter of `model` that has a tensor, and lists all that is wrong.
 template <class ModelOrConst, class Fit>
-Mismatch match(ModelOrConst& model, const CheckpointFiles& files, Fit&& fit) {
+Mismatch match(ModelOrConst& model, const CheckpointFiles& files, const Binder& binder, Fit&& fit) {
   Mismatch mismatch;
-  std::set<std::string_view> used;
-  std::remove_const_t<ModelOrConst>::for_each_tensor(model, [&](const std::string& name, auto& parameter) {
-    const Tensor* tensor = files.find(name);
+  std::set<std::string> used;
+  std::remove_const_t<ModelOrConst>::for_each_tensor(model, [&](const std::string& parameter_name, auto& parameter) {
+    std::string name = parameter_name;
+    const auto use = [&](const std::string& tensor) { used.insert(tensor); };
+    const Tensor* tensor = binder.find(name, parameter, use);
+    if (tensor == nullptr && model.config().tie_word_embeddings && name == "model.embed_tokens.weight") {
+      name = "lm_head.weight";  // some programs keep this name of the two
+      tensor = binder.find(name, parameter, use);
+    }
     if (tensor == nullptr) {
-      mismatch.missing.push_back(name);
+      mismatch.missing.push_back(parameter_name);
       return;
     }
-    used.insert(tensor->name);
-    const Tensor* scales = files.find(name + "_scale_inv");
-    if (scales != nullptr && tensor->dtype == Dtype::F8_E4M3) used.insert(scales->name);
-    if (auto problem = fit(*tensor, parameter)) mismatch.misshapen.push_back(std::move(*problem));
+    if (auto problem = fit(name, parameter)) mismatch.misshapen.push_back(std::move(*problem));
   });
   for (const Tensor& tensor : files.tensors())
     if (!used.contains(tensor.name) && !is_redundant(tensor.name, model.config()))
@@ -111,8 +116,8 @@ Mismatch match(ModelOrConst& model, const CheckpointFiles& files, Fit&& fit) {
 template <class P>
 Mismatch compare(const Model<P>& model, const CheckpointFiles& files) {
   std::vector<std::shared_ptr<const void>> none;
-  const Binder binder(files, none);
-  return detail::match(model, files, [&](const Tensor& tensor, const auto& parameter) { return binder.check(tensor, parameter); });
+  const Binder binder({files, none});
+  return detail::match(model, files, binder, [&](const std::string& name, const auto& parameter) { return binder.check(name, parameter); });
 }
 
 namespace detail {
@@ -132,17 +137,17 @@ inline void read_ahead(const CheckpointFiles& files, const LoadOptions& options)
 template <class P>
 Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
   std::vector<std::shared_ptr<const void>> owners = files.owners();
-  Binder binder(files, owners, options.check_scales);
+  const Binder binder({files, owners, options.check_scales});
   Index total = 0, bound = 0;
   Model<P>::for_each_tensor(model, [&](const std::string&, auto&) { ++total; });
   std::optional<SinglePages> single_pages;
   if (!options.check_values) single_pages.emplace(files.mappings());
   detail::read_ahead(files, options);
-  const Mismatch mismatch = detail::match(model, files, [&](const Tensor& tensor, auto& parameter) {
-    auto problem = binder.bind(tensor, parameter);
+  const Mismatch mismatch = detail::match(model, files, binder, [&](const std::string& name, auto& parameter) {
+    auto problem = binder.bind(name, parameter);
     if constexpr (requires { parameter.view; })
       if (!problem && options.check_values && !visit_weight(parameter.view, [](const auto& w) { return detail::all_finite(w); }))
-        problem = tensor.name + ": has values that are not finite (" + tensor.file + ")";
+        problem = name + ": has values that are not finite (" + files.find(name)->file + ")";
     if (options.progress) options.progress(++bound, total);
     return problem;
   });
@@ -153,9 +158,9 @@ Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& 
 
 template <class P>
 Model<P> load(const std::filesystem::path& folder, const LoadOptions& options) {
-  const Config declared = read_config(folder);
+  const auto declared = read_config<typename P::Config>(folder);
   const auto files = CheckpointFiles::open(folder);
-  const Config config = present_config(declared, files);
+  const auto config = present_config(declared, files);
   // Before anything is built for a configuration that these files cannot be meant for.
   const Index experts = (config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts * 3;
   require(experts <= 10000 + 4 * static_cast<Index>(files.tensors().size()), folder.string(), ": config.json describes ", experts,

@@ -45,6 +45,7 @@ class Safetensors {
   /// The same for bytes in memory, which the caller keeps alive; `name` stands for the file in messages.
   static Safetensors parse(std::span<const std::byte> bytes, std::string_view name) {
     require(bytes.size() >= 8, name, ": expected at least 8 bytes, found ", bytes.size());
+    check_is_fetched({reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), std::size_t{64})}, name);
     std::uint64_t length = 0;
     for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
     require(length <= max_safetensors_header, name, ": header of ", length, " bytes is longer than the format allows (not safetensors?)");

@@ -22,36 +22,6 @@ struct SaveOptions {
 
 namespace detail {
 
-/// One tensor to be written: its description, and its rows in memory.
-struct Outgoing {
-  TensorSpec spec;
-  const std::byte* data;
-  std::size_t rows, row_bytes, stride_bytes;
-};
-
-template <class T>
-Outgoing outgoing(std::string name, Dtype dtype, const T* data, Index rows, Index cols, Index stride) {
-  const auto bytes = [](Index n) { return static_cast<std::size_t>(n) * sizeof(T); };
-  return {{std::move(name), dtype, {rows, cols}},
-          reinterpret_cast<const std::byte*>(data),
-          static_cast<std::size_t>(rows),
-          bytes(cols),
-          bytes(stride)};
-}
-
-template <ElementView W>
-void add_outgoing(std::vector<Outgoing>& out, const std::string& name, const W& w) {
-  using S = typename W::Storage;
-  static_assert(dtype_of<typename S::Codec>.has_value(), "this storage has no type in the safetensors format");
-  require(w.data != nullptr, "save: ", name, " is not bound to any memory");
-  out.push_back(outgoing(name, *dtype_of<typename S::Codec>, w.data, w.rows, w.cols, w.stride));
-  if constexpr (S::scaled)
-    out.push_back(outgoing(name + "_scale_inv", Dtype::F32, w.scales, (w.rows + S::block_rows - 1) / S::block_rows,
-                           (w.cols + S::k_block - 1) / S::k_block, w.scale_stride));
-}
-
-inline std::size_t bytes_of(const Outgoing& t) { return t.rows * t.row_bytes; }
-
 inline void write_shard(const std::filesystem::path& path, std::span<const Outgoing> tensors) {
   std::vector<TensorSpec> specs;
   std::map<std::string, const Outgoing*> by_name;
@@ -83,27 +53,26 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
 /// Throws: Error naming the file and what failed, or a weight that is not bound to memory.
 template <class P>
 void save(const Model<P>& model, const std::filesystem::path& folder, const SaveOptions& options = {}) {
-  std::vector<detail::Outgoing> tensors;
+  std::vector<Outgoing> tensors;
   bool fp8 = false;
   Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, const T& parameter) {
     if constexpr (requires { parameter.view; }) {
-      visit_weight(parameter.view, [&](const auto& w) { detail::add_outgoing(tensors, name, w); });
+      visit_weight(parameter.view, [&]<class W>(const W& w) { Binding<typename W::Storage>::save(name, w, tensors); });
       fp8 = fp8 || is_fp8(parameter.view);
     } else {
       require(parameter.values.size() == parameter.length, "save: ", name, " is not bound to any memory");
-      auto t = detail::outgoing(name, Dtype::F32, parameter.values.data(), 1, parameter.length, parameter.length);
+      auto t = outgoing(name, Dtype::F32, parameter.values.data(), 1, parameter.length, parameter.length);
       t.spec.shape = {parameter.length};
       tensors.push_back(std::move(t));
     }
   });
 
-  std::vector<std::span<const detail::Outgoing>> shards;
+  std::vector<std::span<const Outgoing>> shards;
   std::size_t total = 0;
   for (std::size_t i = 0; i < tensors.size();) {
     std::size_t end = i, bytes = 0;
-    while (end < tensors.size() && (end == i || bytes + detail::bytes_of(tensors[end]) <= options.max_shard_bytes))
-      bytes += detail::bytes_of(tensors[end++]);
-    shards.push_back(std::span<const detail::Outgoing>(tensors).subspan(i, end - i));
+    while (end < tensors.size() && (end == i || bytes + tensors[end].bytes() <= options.max_shard_bytes)) bytes += tensors[end++].bytes();
+    shards.push_back(std::span<const Outgoing>(tensors).subspan(i, end - i));
     total += bytes;
     i = end;
   }
@@ -111,7 +80,7 @@ void save(const Model<P>& model, const std::filesystem::path& folder, const Save
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   require(!error, folder.string(), ": cannot make the folder: ", error.message());
-  Config config = model.config();
+  typename P::Config config = model.config();
   config.fp8 = fp8;
   const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
   if (shards.size() == 1) {

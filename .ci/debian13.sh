@@ -1,0 +1,21 @@
+#!/bin/sh
+# debian13.sh ROOT: the README's demo, the tests of consumption, and dsv3-serve with its tests in an empty Debian 13, unpacked into ROOT.
+# ROOT holds nothing of this system but the tree and CI's ccache.
+set -eu
+root=$1
+[ -d "$root/usr" ] || debootstrap --variant=minbase trixie "$root" >/dev/null
+mkdir -p "$root/dsv3"
+git archive HEAD | tar x -C "$root/dsv3"
+cp /etc/resolv.conf "$root/etc/"
+for folder in proc dev; do
+  mount --bind "/$folder" "$root/$folder"
+done
+trap 'umount "$root/proc" "$root/dev"' EXIT
+chroot "$root" sh -euc '
+  cd /dsv3
+  sh cmake/demo.sh
+  sh -c ". cmake/setup.sh && install_missing tests" cmake/test.sh
+  cmake --preset dev -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DDSV3_WERROR=ON >/dev/null
+  cmake --build build/dev --target dsv3-serve | tail -n 20
+  ctest --test-dir build/dev --output-on-failure --no-tests=error -R "^(consume_|serve_(api|load))" --parallel "$(nproc)"
+'
