@@ -373,7 +373,7 @@ void swiglu(benchmark::State& state, Context& ctx, const Pool&) {
   const Index rows = state.range(0), width = 1408;
   const Matrix<float> gate = random_matrix(warm_rows, width, 11), up = random_matrix(warm_rows, width, 12);
   Matrix<float> y(rows, width);
-  const auto run = [&] { kernels::swiglu(ctx, view(gate).slice(0, rows), view(up).slice(0, rows), view(y)); };
+  const auto run = [&] { kernels::activate(ctx, view(gate).slice(0, rows), view(up).slice(0, rows), view(y)); };
   run();
   for (Index i = 0; i < width; ++i) {
     const double g = gate(0, i), u = up(0, i);

@@ -1,4 +1,4 @@
-// expect: dsv3: P::ExpertFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs, rows)
+// expect: dsv3: P::ExpertFfn<P> must be constructible from ([const Config&,] hidden, inner) and have forward_group(ctx, jobs, rows)
 #include "dsv3/model/policy.hpp"
 
 #ifdef FAIL

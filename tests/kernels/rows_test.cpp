@@ -49,12 +49,12 @@ TEST_CASE_TEMPLATE("swiglu", Arch, DSV3_TEST_ARCHS) {
   Context ctx;
   Random random;
   Matrix<float> gate = random.matrix(5, 45, 5), up = random.matrix(5, 45), y(5, 45);
-  kernels::swiglu<Arch>(ctx, view(gate), view(up), view(y));
+  kernels::activate<Arch>(ctx, view(gate), view(up), view(y));
   check_matrix(y, [&](Index i, Index j) {
     const Real g = real(gate(i, j));
     return g / (Real(1) + exp(Real(-g.value))) * real(up(i, j));
   });
-  kernels::swiglu<Arch>(ctx, view(gate), view(up), view(gate));
+  kernels::activate<Arch>(ctx, view(gate), view(up), view(gate));
   CHECK(same_bits(gate, y));
 }
 

@@ -63,7 +63,7 @@ template <ElementView W>
 bool all_finite(const W& w) {
   for (Index i = 0; i < w.rows; ++i)
     for (Index k = 0; k < w.cols; ++k)
-      if (!std::isfinite(W::Storage::Codec::decode(w.row(i)[k]))) return false;
+      if (!std::isfinite(row_of(w, i).at(k))) return false;
   return true;
 }
 

@@ -16,10 +16,11 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 template <class Arch, class P>
 struct Tiles;
 
-/// Whether a view's codes can be made into tiles: exact in bf16, with a conversion, and scales that hold for 128 columns.
+/// Whether a view's values can be made into tiles: exact in bf16, with a conversion, and scales that hold for 128 columns.
 template <class Arch, ElementView V>
-inline constexpr bool fits_tiles = codec::Bf16Group<typename V::Storage::Codec, Arch>::exists &&
-                                   (!V::Storage::scaled || V::Storage::k_block % bf16::block == 0);
+inline constexpr bool fits_tiles = codec::values_exact_in_bf16<V> &&
+                                   (codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists ||
+                                    !has_codes<V>)&&(!V::Storage::scaled || V::Storage::k_block % bf16::block == 0);
 
 /// f(view) with the view of type V that w is, or holds, whose codes can be made into tiles; false if they cannot.
 template <class Arch, WeightView W, class F>
@@ -54,10 +55,10 @@ struct Tiles<Arch, Product<W>> {
 };
 
 /// How bf16 tiles see a GatedProduct: a unit is 16 rows of the gate and the same rows of the up projection. h may be packed.
-template <class Arch, WeightView W, class H>
-struct Tiles<Arch, GatedProduct<W, H>> {
+template <class Arch, WeightView W, class H, class A>
+struct Tiles<Arch, GatedProduct<W, H, A>> {
   using Weight = W;
-  GatedProduct<W, H> p;
+  GatedProduct<W, H, A> p;
   static constexpr Index unit_rows = bf16::side;
 
   template <class F>
@@ -66,7 +67,7 @@ struct Tiles<Arch, GatedProduct<W, H>> {
     visit_fitting<Arch>(p.gate, [&]<class V>(const V& gate) {
       visit_weight(p.up, [&]<class U>(const U& up) {
         if constexpr (std::is_same_v<U, V>)
-          if (p.x.data() == p.x_up.data()) same = true, f(Tiles<Arch, GatedProduct<V, H>>{{p.x, p.x_up, gate, up, p.h}});
+          if (p.x.data() == p.x_up.data()) same = true, f(Tiles<Arch, GatedProduct<V, H, A>>{{p.x, p.x_up, gate, up, p.h, p.activation}});
       });
     });
     return same;
@@ -78,7 +79,7 @@ struct Tiles<Arch, GatedProduct<W, H>> {
   }
   void store(Index row, Index t, Index count, const float* gate, const float* up) const {
     alignas(64) std::array<float, bf16::sum_tile> h;
-    swiglu_row<Arch>(gate, up, bf16::sum_tile, h.data());
+    activate_row<Arch>(gate, up, bf16::sum_tile, h.data(), p.activation);
     const Index columns = std::min(bf16::side, rows() - row);
     if constexpr (std::is_same_v<H, bf16::Packed>)
       bf16::store_right(h.data(), columns, row + bf16::side >= rows(), p.h, t / bf16::side, row);
@@ -151,9 +152,9 @@ template <WeightView W>
 Product<W> rows_of(const Product<W>& p, Index begin, Index count) {
   return {p.x.slice(begin, count), p.w, MatrixView<float>(p.y).slice(begin, count)};
 }
-template <WeightView W>
-GatedProduct<W> rows_of(const GatedProduct<W>& p, Index begin, Index count) {
-  return {p.x.slice(begin, count), p.x_up.slice(begin, count), p.gate, p.up, MatrixView<float>(p.h).slice(begin, count)};
+template <WeightView W, class A>
+GatedProduct<W, MatrixView<float>, A> rows_of(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count) {
+  return {p.x.slice(begin, count), p.x_up.slice(begin, count), p.gate, p.up, p.h.slice(begin, count), p.activation};
 }
 
 /// All products of the group, slab by slab; those of a run share its slabs. False, and nothing is done, if there are no slabs.

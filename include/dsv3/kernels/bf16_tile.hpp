@@ -153,6 +153,17 @@ struct Scales {
   bool uniform;
 };
 
+/// Scales of a row tile's columns from `column`. Returns whether they are one.
+template <ElementView V>
+bool fill_scales(const V& w, Index column, float* scales) {
+  const bool uniform = w.rows == 0 || w.uniform_rows(0) >= w.rows;
+  if (uniform)
+    std::fill_n(scales, side, w.rows > 0 ? w.scale(0, column) : 0.0f);
+  else
+    for (Index i = 0; i < w.rows; ++i) scales[i] = w.scale(i, column);
+  return uniform;
+}
+
 /// Converts a unit's weights into Filled, some rows at a time.
 template <class Arch, ElementView V>
 class Filler {
@@ -198,14 +209,6 @@ class Filler {
   using Code = typename V::Storage::Codec::Code;
   using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
 
-  static bool fill_scales(const V& w, Index column, float* scales) {
-    const bool uniform = w.rows == 0 || w.uniform_rows(0) >= w.rows;
-    if (uniform)
-      std::fill_n(scales, side, w.rows > 0 ? w.scale(0, column) : 0.0f);
-    else
-      for (Index i = 0; i < w.rows; ++i) scales[i] = w.scale(i, column);
-    return uniform;
-  }
   static void fill_edge(const V& w, Index column, std::uint16_t* out) {
     const Index columns = std::min(block, w.cols - column);
     for (Index i = 0; i < w.rows; ++i, out += depth)
@@ -219,6 +222,47 @@ class Filler {
   std::array<const Code*, 2> codes_;
   std::uint16_t* out_;
   Index stride_, fetched_, row_;
+};
+
+/// The same for rows that are no codes of one codec: their values are loaded as floats, which bf16 holds exactly.
+template <class Arch, ElementView V>
+requires(!has_codes<V>) class Filler<Arch, V> {
+ public:
+  void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
+    w_ = {&unit.first, &unit.second};
+    column_ = column, out_ = out.tiles.data(), row_ = 0;
+    const bool first = fill_scales(unit.first, column, scales.rows.data()),
+               second = fill_scales(unit.second, column, scales.rows.data() + side);
+    scales.uniform = first && second;
+  }
+  bool done() const { return row_ == 2 * side; }
+
+  template <int Rows>
+  void fill() {
+    for (const Index end = row_ + Rows; row_ < end; ++row_) {
+      const V& w = *w_[static_cast<std::size_t>(row_ / side)];
+      if (row_ % side >= w.rows) continue;
+      const auto row = row_of(w, row_ % side);
+      std::uint16_t* out = out_ + row_ / side * (block * side) + row_ % side * depth;
+      for (Index k = 0; k < std::min(block, w.cols - column_); k += 2 * depth) {
+        const auto pairs = [&](Index at) {
+          return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(w, row, at + side), load(w, row, at)));
+        };
+        const auto woven = codec::weave(pairs(column_ + k), pairs(column_ + k + depth));
+        _mm512_store_si512(out + k * side, woven.first);
+        _mm512_store_si512(out + k * side + tile, woven.last);
+      }
+    }
+  }
+
+ private:
+  static __m512 load(const V& w, const row_of_t<V>& row, Index k) {
+    return k + side <= w.cols ? row.template load<Arch>(k) : load_partial<Arch>(row, k, std::max(w.cols - k, Index{0}));
+  }
+
+  std::array<const V*, 2> w_;
+  std::uint16_t* out_;
+  Index column_, row_;
 };
 
 /// Makes a tile of sums zero.

@@ -1,4 +1,4 @@
-// Floor 3. Whole gated feed-forward networks of many rows in bf16: y = (silu(x gate^T) * (x up^T)) down^T.
+// Floor 3. Whole gated feed-forward networks of many rows in bf16: y = activation(x gate^T, x up^T) down^T.
 //
 // The hidden activations of the one product are the packed x of the other: they are rounded to bf16 where they are formed, and no other
 // form of them is ever stored. The numbers are those of grouped_gated_linear_bf16 and grouped_linear_bf16.
@@ -9,29 +9,31 @@
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// One network of a group: x [T, K], gate and up [N, K], down [D, N], y [T, D], overwritten.
-template <WeightView W>
+template <WeightView W, GatedActivation A = SwiGlu>
 struct GatedNetwork {
   ConstMatrixView<float> x;
   W gate, up, down;
   MatrixView<float> y;
+  [[no_unique_address]] A activation{};
 };
 
 namespace detail {
 
 /// Both products of networks of which one can be formed by tiles and the other perhaps not.
-template <class Arch, WeightView W>
-void networks_by_products(Context& ctx, std::span<const GatedNetwork<W>> group) {
+template <class Arch, WeightView W, class A>
+void networks_by_products(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
+  using Inner = GatedProduct<W, MatrixView<float>, A>;
   auto scope = ctx.scratch();
   const auto n = static_cast<Index>(group.size());
-  const auto inner = scope.array<GatedProduct<W>>(n);
+  const auto inner = scope.array<Inner>(n);
   const auto outer = scope.array<Product<W>>(n);
   for (std::size_t i = 0; i < group.size(); ++i) {
-    const auto& [x, gate, up, down, y] = group[i];
+    const auto& [x, gate, up, down, y, activation] = group[i];
     auto h = scope.matrix<float>(x.rows(), weight_rows(gate));
-    std::construct_at(&inner[i], GatedProduct<W>{x, x, gate, up, h});
+    std::construct_at(&inner[i], Inner{x, x, gate, up, h, activation});
     std::construct_at(&outer[i], Product<W>{h, down, y});
   }
-  grouped_gated_linear_bf16<Arch, W>(ctx, inner);
+  grouped_gated_linear_bf16<Arch, W, A>(ctx, inner);
   grouped_linear_bf16<Arch, W>(ctx, outer);
 }
 
@@ -39,9 +41,9 @@ void networks_by_products(Context& ctx, std::span<const GatedNetwork<W>> group) 
 
 /// Slab by slab: a worker forms both products of its rows, and the hidden activations never leave its cache. False, and nothing is done, if
 /// there are no slabs.
-template <class Arch, class Engine, WeightView W>
-bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W>> group) {
-  using Network = GatedNetwork<W>;
+template <class Arch, class Engine, WeightView W, class A>
+bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
+  using Network = GatedNetwork<W, A>;
   const auto x_size = [](const Network& p, Index rows) { return bf16::Packed::right_size(rows, p.x.cols()); };
   return for_each_slab(
       ctx, group, [](const Network& p) { return p.x; },
@@ -51,7 +53,7 @@ bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W>> group) {
         const auto rows = p.x.slice(begin, count);
         const auto x = bf16::pack_right(rows, memory);
         const auto h = bf16::Packed::right(memory + x_size(p, count), count, weight_rows(p.gate));
-        const GatedProduct<W, bf16::Packed> inner{rows, rows, p.gate, p.up, h};
+        const GatedProduct<W, bf16::Packed, A> inner{rows, rows, p.gate, p.up, h, p.activation};
         const Product<W> outer{{}, p.down, MatrixView<float>(p.y).slice(begin, count)};  // its x is h
         multiply_rows<Arch, Engine>(inner, x, 0, weight_rows(p.gate), scratch);
         multiply_rows<Arch, Engine>(outer, h, 0, weight_rows(p.down), scratch);
@@ -59,18 +61,18 @@ bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W>> group) {
 }
 
 /// All first products, then all second ones, each in one parallel loop over panels of weight rows.
-template <class Arch, class Engine, WeightView W>
-void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W>> group) {
-  using Inner = GatedProduct<W, bf16::Packed>;
+template <class Arch, class Engine, WeightView W, class A>
+void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
+  using Inner = GatedProduct<W, bf16::Packed, A>;
   auto scope = ctx.scratch();
   const auto n = static_cast<Index>(group.size());
   const auto inner = scope.array<Inner>(n);
   const auto outer = scope.array<Product<W>>(n);
   const auto hidden = scope.array<bf16::Packed>(n);
   for (std::size_t i = 0; i < group.size(); ++i) {
-    const auto& [x, gate, up, down, y] = group[i];
+    const auto& [x, gate, up, down, y, activation] = group[i];
     hidden[i] = bf16::Packed::right(scope, x.rows(), weight_rows(gate));
-    std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i]});
+    std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i], activation});
     std::construct_at(&outer[i], Product<W>{{}, down, y});  // its x is hidden[i]
   }
   multiply_packed<Arch, Engine, Inner>(ctx, inner, pack_all<Inner>(ctx, scope, inner));
@@ -80,12 +82,12 @@ void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W>> group) {
 #endif
 
 /// Whether tiles can form both products.
-template <class Arch, WeightView W>
-bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W>& p) {
+template <class Arch, WeightView W, class A>
+bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W, A>& p) {
 #ifdef DSV3_HAS_BF16_TILES
   const auto nothing = [](const auto&) {};
   if constexpr (has_bf16_tiles<Arch>)
-    return Tiles<Arch, GatedProduct<W>>{{p.x, p.x, p.gate, p.up, {}}}.resolve(nothing) &&
+    return Tiles<Arch, GatedProduct<W>>{{p.x, p.x, p.gate, p.up, {}, {}}}.resolve(nothing) &&
            Tiles<Arch, Product<W>>{{{}, p.down, p.y}}.resolve(nothing);
 #endif
   return false;
@@ -93,22 +95,22 @@ bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W>& p) {
 
 }  // namespace detail
 
-/// y = bf16(silu(bf16(x) gate^T) * (bf16(x) up^T)) down^T for every network of the group.
-template <class Arch = simd::DefaultArch, WeightView W>
-void grouped_gated_ffn_bf16(Context& ctx, std::span<const GatedNetwork<W>> group) {
+/// y = bf16(activation(bf16(x) gate^T, bf16(x) up^T)) down^T for every network of the group.
+template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
+void grouped_gated_ffn_bf16(Context& ctx, std::type_identity_t<std::span<const GatedNetwork<W, A>>> group) {
   auto scope = ctx.scratch();
-  const auto fitting = scope.array<GatedNetwork<W>>(static_cast<Index>(group.size()));
-  const auto rest = scope.array<GatedNetwork<W>>(static_cast<Index>(group.size()));
+  const auto fitting = scope.array<GatedNetwork<W, A>>(static_cast<Index>(group.size()));
+  const auto rest = scope.array<GatedNetwork<W, A>>(static_cast<Index>(group.size()));
   std::size_t fit = 0, others = 0;
   for (const auto& p : group) std::construct_at(detail::fits_tiles_whole<Arch>(p) ? &fitting[fit++] : &rest[others++], p);
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>)
-    if (const std::span<const GatedNetwork<W>> in_tiles = fitting.first(fit); fit > 0)
+    if (const std::span<const GatedNetwork<W, A>> in_tiles = fitting.first(fit); fit > 0)
       detail::with_engine([&]<class Engine>() {
         if (!detail::networks_in_slabs<Arch, Engine>(ctx, in_tiles)) detail::networks_in_panels<Arch, Engine>(ctx, in_tiles);
       });
 #endif
-  if (others > 0) detail::networks_by_products<Arch, W>(ctx, rest.first(others));
+  if (others > 0) detail::networks_by_products<Arch, W, A>(ctx, rest.first(others));
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

@@ -1,4 +1,4 @@
-// Floor 3. The first half of gated feed-forward networks: h = silu(x W_gate^T) * (x W_up^T), one or many in one parallel loop.
+// Floor 3. The first half of gated feed-forward networks: h = activation(x W_gate^T, x W_up^T), one or many in one parallel loop.
 #pragma once
 
 #include "dsv3/kernels/linear.hpp"
@@ -7,33 +7,35 @@
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// One network of a group: x [T, K] as both weights want it, gate and up [N, K], h [T, N], overwritten.
-template <WeightView W, class H = MatrixView<float>>
+template <WeightView W, class H = MatrixView<float>, GatedActivation A = SwiGlu>
 struct GatedProduct {
   ConstMatrixView<float> x, x_up;
   W gate, up;
   H h;
+  [[no_unique_address]] A activation{};
 };
 
 namespace detail {
 
 /// Columns [begin, begin + count) of h. `scratch` [T, count].
-template <class Arch, WeightView W>
-void gated_panel(const GatedProduct<W>& p, Index begin, Index count, float* scratch) {
+template <class Arch, WeightView W, class A>
+void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch) {
   auto h = MatrixView<float>(p.h).columns(begin, count);
   MatrixView<float> up(scratch, h.rows(), count);
   visit_weight(p.gate, [&](const auto& w) { panel_nt<Arch>(p.x, w.slice(begin, count), h.data(), h.outerStride()); });
   visit_weight(p.up, [&](const auto& w) { panel_nt<Arch>(p.x_up, w.slice(begin, count), up.data(), count); });
-  for (Index t = 0; t < h.rows(); ++t) swiglu_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t));
+  for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
 }
 
 }  // namespace detail
 
-/// h = silu(x gate^T) * (x_up up^T) for every network of the group (spec A15), in one parallel loop over the rows of all weights.
-template <class Arch = simd::DefaultArch, WeightView W>
-void grouped_gated_linear(Context& ctx, std::span<const GatedProduct<W>> group) {
-  const auto size = [](const GatedProduct<W>& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
+/// h = activation(x gate^T, x_up up^T) for every network of the group (spec A15), in one parallel loop over the rows of all weights.
+template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
+void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
+  using P = GatedProduct<W, MatrixView<float>, A>;
+  const auto size = [](const P& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
   auto scope = ctx.scratch();
-  const auto arranged = scope.array<GatedProduct<W>>(static_cast<Index>(group.size()));
+  const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);
   Index scratch = 0;
   for (std::size_t i = 0; i < group.size(); ++i) {
@@ -41,15 +43,13 @@ void grouped_gated_linear(Context& ctx, std::span<const GatedProduct<W>> group) 
     assert(p.x.cols() == weight_cols(p.gate) && p.x_up.cols() == weight_cols(p.up) && p.h.rows() == p.x.rows());
     assert(p.h.cols() == weight_rows(p.gate) && p.h.cols() == weight_rows(p.up));
     scratch = std::max(scratch, p.x.rows() * std::min(size(p, p.h.cols()), p.h.cols()));
-    std::construct_at(&arranged[i], GatedProduct<W>{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h});
+    std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
   }
   auto up = scope.matrix<float>(ctx.workers(), scratch);
   detail::for_each_panel(
-      ctx, std::span<const GatedProduct<W>>(arranged), [](const GatedProduct<W>& p) { return p.x.rows() > 0 ? p.h.cols() : 0; },
-      [](const GatedProduct<W>& p) { return 2 * p.x.size() * p.h.cols(); }, size,
-      [&](const GatedProduct<W>& p, Index begin, Index count, int worker) {
-        detail::gated_panel<Arch>(p, begin, count, up.row_data(worker));
-      });
+      ctx, std::span<const P>(arranged), [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; },
+      [](const P& p) { return 2 * p.x.size() * p.h.cols(); }, size,
+      [&](const P& p, Index begin, Index count, int worker) { detail::gated_panel<Arch>(p, begin, count, up.row_data(worker)); });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

@@ -54,7 +54,7 @@ class Arrange {
   template <WeightView W>
   ConstMatrixView<float> operator()(ConstMatrixView<float> x, const W& w) {
     return visit_weight(w, [&]<class V>(const V&) {
-      if constexpr (codec::reorders<codec::DecodeGroup<typename V::Storage::Codec, Arch>>) {
+      if constexpr (codec::reorders<group_of<V, Arch>>) {
         const Source source{x.data(), x.rows(), x.cols(), x.outerStride(), V::Storage::k_block};
         if (source != last_) {
           auto y = scope_.matrix<float>(x.rows(), x.cols());
@@ -83,7 +83,7 @@ class Arrange {
 /// All rows of x times all rows of w, which come from memory the first time.
 template <class Arch, ElementView W>
 void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
-  Index t = 0, ahead = prefetch_bytes / static_cast<Index>(sizeof(typename W::Storage::Codec::Code));
+  Index t = 0, ahead = prefetch_bytes * 8 / row_of_t<W>::bits;
   const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
     for (; t + M <= x.rows(); t += M, ahead = 0) row_of_tiles_nt<Arch, M>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
   };
@@ -96,9 +96,8 @@ void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
 /// Rows of w in a panel beside rows of x, if `share` would balance the workers.
 template <WeightView W>
 Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
-  const Index row_bytes =
-      visit_weight(w, []<class V>(const V& v) { return v.cols * static_cast<Index>(sizeof(typename V::Storage::Codec::Code)); });
-  const auto rows = [&](Index bytes) { return (bytes / std::max(row_bytes, Index{1}) + 15) / 16 * 16; };
+  const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
+  const auto rows = [&](Index bytes) { return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16; };
   return std::max(Index{16}, x.rows() <= tallest_tile ? std::max(share / 16 * 16, rows(least_bytes)) : rows(cached_bytes / x.rows()));
 }
 
@@ -108,7 +107,7 @@ template <class Arch, int M, ElementView W>
 void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
   using Floats = simd::Floats<Arch>;
   constexpr Index step = simd::width<Arch>, block = W::Storage::k_block;
-  constexpr float unit = codec::DecodeGroup<typename W::Storage::Codec, Arch>::unit;
+  constexpr float unit = group_of<W, Arch>::unit;
   std::array<float, M * most_columns> parts;
   const auto each_row = [&](auto&& f) {
     for (Index m = 0; m < M; ++m) f(parts.data() + m * most_columns, y + m * ldy + begin);
@@ -150,9 +149,9 @@ void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, Matr
 template <WeightView W>
 Index panel_columns(const W& w) {
   return visit_weight(w, []<class V>(const V& v) {
-    constexpr Index block = V::Storage::k_block, size = static_cast<Index>(sizeof(typename V::Storage::Codec::Code));
+    constexpr Index block = V::Storage::k_block;
     static_assert(block % 16 == 0 && block <= most_columns, "a block of scales must be whole vectors wide, and no wider than a panel");
-    return std::clamp(least_bytes_nn / size / std::max(v.rows, Index{1}) / block, Index{1}, most_columns / block) * block;
+    return std::clamp(least_bytes_nn * 8 / row_of_t<V>::bits / std::max(v.rows, Index{1}) / block, Index{1}, most_columns / block) * block;
   });
 }
 

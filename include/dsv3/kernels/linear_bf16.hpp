@@ -13,7 +13,7 @@ namespace detail {
 /// x rounded to bf16, as floats in `scope`, if the values of w are bf16 numbers; else x.
 template <WeightView W>
 ConstMatrixView<float> round_for(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const W& w) {
-  if (!visit_weight(w, []<class V>(const V&) { return codec::exact_in_bf16<typename V::Storage::Codec>; })) return x;
+  if (!visit_weight(w, []<class V>(const V&) { return codec::values_exact_in_bf16<V>; })) return x;
   auto y = scope.matrix<float>(x.rows(), x.cols());
   ctx.parallel_for(x.rows(), x.size() * 4, [&](Index t, int) {
     for (Index k = 0; k < x.cols(); ++k) y(t, k) = codec::BFloat16::decode(codec::BFloat16::encode(x(t, k)));
@@ -39,16 +39,16 @@ void linear_bf16(Context& ctx, ConstMatrixView<float> x, const W& w, MatrixView<
   grouped_linear_bf16<Arch, W>(ctx, {&product, 1});
 }
 
-/// h = silu(bf16(x) gate^T) * (bf16(x_up) up^T) for every network of the group.
-template <class Arch = simd::DefaultArch, WeightView W>
-void grouped_gated_linear_bf16(Context& ctx, std::span<const GatedProduct<W>> group) {
+/// h = activation(bf16(x) gate^T, bf16(x_up) up^T) for every network of the group.
+template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
+void grouped_gated_linear_bf16(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
   auto scope = ctx.scratch();
   const auto rest = detail::multiply_in_tiles<Arch>(ctx, scope, group);
   for (auto& p : rest) {
     std::construct_at(&p.x, detail::round_for(ctx, scope, p.x, p.gate));
     std::construct_at(&p.x_up, detail::round_for(ctx, scope, p.x_up, p.up));
   }
-  if (!rest.empty()) grouped_gated_linear<Arch, W>(ctx, rest);
+  if (!rest.empty()) grouped_gated_linear<Arch, W, A>(ctx, rest);
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "dsv3/quant/decode_group.hpp"
 #include "dsv3/quant/storage.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
@@ -21,7 +20,7 @@ inline constexpr int tile_n = M >= 3 && simd::registers<Arch> == 16 ? 2 : 4;
 /// Brings x [K] into the order in which tile_nt decodes rows of W [N, K].
 template <class Arch, ElementView W>
 void arrange_row(const float* x, Index cols, float* out) {
-  using Group = codec::DecodeGroup<typename W::Storage::Codec, Arch>;
+  using Group = group_of<W, Arch>;
   constexpr Index block = W::Storage::k_block, group = Group::vectors * simd::width<Arch>;
   for (Index k0 = 0; k0 < cols; k0 += block) {
     const Index end = std::min(k0 + block, cols);
@@ -38,15 +37,14 @@ template <class Arch, int M, int N, ElementView W>
 void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
   using S = typename W::Storage;
-  using C = typename S::Codec;
-  using Group = codec::DecodeGroup<C, Arch>;
+  using Group = group_of<W, Arch>;
   constexpr Index step = simd::width<Arch>;
   Floats total[M][N];  // plain arrays, indexed by constants: they live in registers
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
     simd::unroll<N>([&](auto n) __attribute__((always_inline)) { total[m][n] = Floats(0.0f); });
   });
-  const typename C::Code* codes[N];
-  simd::unroll<N>([&](auto n) __attribute__((always_inline)) { codes[n] = w.row(first + n * apart); });
+  row_of_t<W> rows[N];
+  simd::unroll<N>([&](auto n) __attribute__((always_inline)) { rows[n] = row_of(w, first + n * apart); });
 
   for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
     const Index end = std::min(k0 + S::k_block, w.cols);
@@ -58,8 +56,8 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     if constexpr (Group::vectors > 1) {
       for (; k + Group::vectors * step <= end; k += Group::vectors * step)
         simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-          if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
-          const auto wk = codec::load_for_sum<Group>(codes[n] + k);
+          if (ahead != 0) rows[n].prefetch(k, ahead);
+          const auto wk = rows[n].template load_group_for_sum<Arch>(k);
           simd::unroll<Group::vectors>([&](auto v) __attribute__((always_inline)) {
             simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
               part[m][n] = simd::fma<Arch>(simd::load<Arch>(x + m * ldx + k + v * step), wk[static_cast<std::size_t>(v())], part[m][n]);
@@ -71,8 +69,8 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     for (; k + step <= end; k += step) {
       Floats wk[N];
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-        if (ahead != 0) simd::prefetch(codes[n] + k, ahead);
-        wk[n] = C::template load<Arch>(codes[n] + k);
+        if (ahead != 0) rows[n].prefetch(k, ahead);
+        wk[n] = rows[n].template load<Arch>(k);
         if constexpr (Group::unit != 1) wk[n] *= per_unit;
       });
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
@@ -82,7 +80,7 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     }
     if (k < end) {
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-        Floats wk = codec::load_partial<C, Arch>(codes[n] + k, end - k);
+        Floats wk = load_partial<Arch>(rows[n], k, end - k);
         if constexpr (Group::unit != 1) wk *= per_unit;
         simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
           part[m][n] = simd::fma<Arch>(simd::load_partial<Arch>(x + m * ldx + k, end - k), wk, part[m][n]);
@@ -111,30 +109,27 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
   }
 }
 
-/// `Vectors` vectors of codes, of which the last holds `cut` elements, as values divided by DecodeGroup's unit.
-template <class Arch, int Vectors, class C>
-[[gnu::always_inline]] inline std::array<simd::Floats<Arch>, Vectors> load_vectors(const typename C::Code* codes, Index cut) {
-  using Group = codec::DecodeGroup<C, Arch>;
+/// `Vectors` vectors of a row from column k on, of which the last holds `cut` elements, as values divided by the group's unit.
+template <class Arch, int Vectors, class Group, ValueRow R>
+[[gnu::always_inline]] inline std::array<simd::Floats<Arch>, Vectors> load_vectors(const R& row, Index k, Index cut) {
   constexpr Index step = simd::width<Arch>;
-  if constexpr (Vectors == Group::vectors)
-    if (cut == step) return Group::load(codes);
+  if constexpr (Vectors == Group::vectors && Group::vectors > 1)
+    if (cut == step) return row.template load_group<Arch>(k);
   std::array<simd::Floats<Arch>, Vectors> out;
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
     auto& values = out[static_cast<std::size_t>(v())];
-    values =
-        v < Vectors - 1 || cut == step ? C::template load<Arch>(codes + v * step) : codec::load_partial<C, Arch>(codes + v * step, cut);
+    values = v < Vectors - 1 || cut == step ? row.template load<Arch>(k + v * step) : load_partial<Arch>(row, k + v * step, cut);
     if constexpr (Group::unit != 1) values *= simd::Floats<Arch>(1 / Group::unit);
   });
   return out;
 }
 
 /// part[m, k] += sum of x[m, n] times the code W[n, k] over n in [begin, end), for M rows and the `Vectors` vectors of columns from
-/// `column`, of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Codes are divided by DecodeGroup's unit. The same
+/// `column`, of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Values are divided by the group's unit. The same
 /// columns `ahead` rows later are prefetched.
 template <class Arch, int M, int Vectors, ElementView W>
 void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp, Index ahead) {
   using Floats = simd::Floats<Arch>;
-  using C = typename W::Storage::Codec;
   constexpr Index step = simd::width<Arch>;
   const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector
   Floats sum[M][Vectors];
@@ -142,9 +137,8 @@ void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Inde
     simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { sum[m][v] = simd::load<Arch>(part + m * ldp + v * step); });
   });
   for (Index n = begin; n < end; ++n) {
-    const auto* codes = w.row(n) + column;
-    if (ahead != 0) simd::prefetch(codes, ahead * (w.row(1) - w.row(0)));
-    const auto wn = load_vectors<Arch, Vectors, C>(codes, cut);
+    if (ahead != 0) row_of(w, n + ahead).prefetch(column, 0);
+    const auto wn = load_vectors<Arch, Vectors, group_of<W, Arch>>(row_of(w, n), column, cut);
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
       const Floats xn(x[m * ldx + n]);
       simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {

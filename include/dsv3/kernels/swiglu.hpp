@@ -1,26 +1,45 @@
-// Floor 3. The gate of a gated feed-forward network.
+// Floor 3. The gate of a gated feed-forward network: activations, and rows of them.
 #pragma once
 
-#include <cassert>
+#include <concepts>
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/core/error.hpp"
 #include "dsv3/simd/math.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// y = silu(gate) * up for n elements (spec A15). y may be gate or up.
-template <class Arch = simd::DefaultArch>
-void swiglu_row(const float* gate, const float* up, Index n, float* y) {
+/// silu(gate) * up, of vectors of any width (spec A15).
+struct SwiGlu {
+  template <class V>
+  V operator()(const V& gate, const V& up) const {
+    return simd::silu(gate) * up;
+  }
+};
+
+/// What a gated network does with its two projections: activation(gate, up) on vectors of floats, element by element. A small object that
+/// is copied into products; it may hold settings.
+template <class A>
+concept GatedActivation = std::copyable<A> && requires(const A& a, const simd::Floats<simd::DefaultArch>& v) {
+  { a(v, v) } -> std::same_as<simd::Floats<simd::DefaultArch>>;
+};
+
+/// y = activation(gate, up) for n elements. y may be gate or up.
+template <class Arch = simd::DefaultArch, GatedActivation A = SwiGlu>
+void activate_row(const float* gate, const float* up, Index n, float* y, const A& activation = {}) {
   using Floats = simd::Floats<Arch>;
-  simd::map<Arch>([](const Floats& g, const Floats& u) { return simd::silu<Arch>(g) * u; }, n, y, gate, up);
+  simd::map<Arch>([&](const Floats& g, const Floats& u) { return activation(g, u); }, n, y, gate, up);
 }
 
-/// The same over [T, I].
-template <class Arch = simd::DefaultArch>
-void swiglu(Context& ctx, ConstMatrixView<float> gate, ConstMatrixView<float> up, MatrixView<float> y) {
-  assert(gate.rows() == up.rows() && gate.cols() == up.cols() && y.rows() == up.rows() && y.cols() == up.cols());
+/// y = activation(gate, up) over [T, I]; y may be gate or up.
+/// Throws: Error if the shapes differ.
+template <class Arch = simd::DefaultArch, GatedActivation A = SwiGlu>
+void activate(Context& ctx, ConstMatrixView<float> gate, ConstMatrixView<float> up, MatrixView<float> y, const A& activation = {}) {
+  require(gate.rows() == up.rows() && gate.cols() == up.cols() && y.rows() == up.rows() && y.cols() == up.cols(),
+          "activate: expected gate, up and result of one shape, got ", shape_string({gate.rows(), gate.cols()}), ", ",
+          shape_string({up.rows(), up.cols()}), " and ", shape_string({y.rows(), y.cols()}));
   ctx.parallel_for(y.rows(), y.size() * 16,
-                   [&](Index t, int) { swiglu_row<Arch>(gate.row_data(t), up.row_data(t), y.cols(), y.row_data(t)); });
+                   [&](Index t, int) { activate_row<Arch>(gate.row_data(t), up.row_data(t), y.cols(), y.row_data(t), activation); });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

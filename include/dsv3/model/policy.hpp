@@ -27,6 +27,7 @@ struct DeepSeekV3 {
   using RopePairing = rope::Neighbours;
   using RopeScaling = rope::YarnScaling;
   using Router = router::SigmoidTopK;
+  using Activation = kernels::SwiGlu;  ///< of gated networks
   static constexpr MtpInput mtp_input = MtpInput::after_final_norm;
 
   template <class P>
@@ -97,12 +98,16 @@ struct PolicyCheck {
   static_assert(Attention<typename P::template Attention<P>, Config>,
                 "dsv3: P::Attention<P> must have a Cache, a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const and "
                 "for_each_tensor (modules/attention_concept.hpp)");
-  static_assert(ExpertFfn<typename P::template DenseFfn<P>>,
-                "dsv3: P::DenseFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs, rows) and "
-                "for_each_tensor (modules/gated_ffn.hpp)");
-  static_assert(ExpertFfn<typename P::template ExpertFfn<P>>,
-                "dsv3: P::ExpertFfn<P> must be constructible from (hidden, inner) and have forward_group(ctx, jobs, rows) and "
-                "for_each_tensor (modules/gated_ffn.hpp)");
+  static_assert(kernels::GatedActivation<typename P::Activation>,
+                "dsv3: P::Activation must have a template operator()(gate, up) const on vectors of floats (kernels/swiglu.hpp)");
+  static_assert(
+      ExpertFfn<typename P::template DenseFfn<P>, Config>,
+      "dsv3: P::DenseFfn<P> must be constructible from ([const Config&,] hidden, inner) and have forward_group(ctx, jobs, rows) and "
+      "for_each_tensor (modules/gated_ffn.hpp)");
+  static_assert(
+      ExpertFfn<typename P::template ExpertFfn<P>, Config>,
+      "dsv3: P::ExpertFfn<P> must be constructible from ([const Config&,] hidden, inner) and have forward_group(ctx, jobs, rows) and "
+      "for_each_tensor (modules/gated_ffn.hpp)");
   static_assert(FeedForward<typename P::template FeedForward<P>, Config>,
                 "dsv3: P::FeedForward<P> must have a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const and "
                 "for_each_tensor (modules/moe.hpp)");

@@ -89,7 +89,7 @@ class Block {
 
  private:
   static std::variant<Dense, Sparse> make_ffn(const Config& c, Index layer) {
-    if (layer < c.first_k_dense_replace) return Dense(c.hidden_size, c.intermediate_size);
+    if (layer < c.first_k_dense_replace) return dsv3::make_ffn<Dense>(c, c.hidden_size, c.intermediate_size);
     return make_part<Sparse>(c, layer);
   }
 

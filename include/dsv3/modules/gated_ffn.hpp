@@ -20,19 +20,33 @@ struct FfnJob {
   Index expert = -1;  ///< number of a routed expert; -1 for dense and shared networks
 };
 
-/// A network of hidden width `inner` over D channels, constructible from (D, inner). forward_group(ctx, jobs, rows) runs several, each on
-/// some of the rows of a pass, in as few parallel loops as it can.
-template <class F>
-concept ExpertFfn = std::constructible_from<F, Index, Index> && HasTensors<F> &&
-    requires(Context& ctx, std::span<const FfnJob<F>> jobs, const Rows<>& rows) {
+/// A network of hidden width `inner` over D channels, made from (config, D, inner) or (D, inner). forward_group(ctx, jobs, rows) runs
+/// several, each on some of the rows of a pass, in as few parallel loops as it can.
+template <class F, class Config = dsv3::Config>
+concept ExpertFfn = (std::constructible_from<F, const Config&, Index, Index> ||
+                     std::constructible_from<F, Index, Index>)&&HasTensors<F>&& requires(Context& ctx, std::span<const FfnJob<F>> jobs,
+                                                                                         const Rows<>& rows) {
   F::forward_group(ctx, jobs, rows);
 };
 
-/// W_down (silu(W_gate x) * W_up x) (spec A15).
+template <class F, class Config>
+F make_ffn(const Config& c, Index hidden, Index inner) {
+  if constexpr (std::constructible_from<F, const Config&, Index, Index>)
+    return F(c, hidden, inner);
+  else
+    return F(hidden, inner);
+}
+
+/// W_down activation(W_gate x, W_up x), P::Activation being made from the configuration if it can be; silu(gate) * up by default (spec
+/// A15).
 template <class P>
 class GatedFfn {
  public:
-  GatedFfn(Index hidden, Index inner) : gate_proj_(inner, hidden), up_proj_(inner, hidden), down_proj_(hidden, inner) {}
+  using Config = typename P::Config;
+  using Activation = typename P::Activation;
+
+  GatedFfn(const Config& c, Index hidden, Index inner) : GatedFfn(make_activation(c), hidden, inner) {}
+  GatedFfn(Index hidden, Index inner) requires std::default_initializable<Activation> : GatedFfn(Activation{}, hidden, inner) {}
 
   /// x [T, D] -> y [T, D], overwritten; y must not overlap x.
   template <class Cache, Tape T>
@@ -58,6 +72,7 @@ class GatedFfn {
     Linear<P>::for_each_tensor(self.down_proj_, prefix + "down_proj.", visit);
   }
 
+  const Activation& activation() const { return activation_; }
   const Linear<P>& gate_proj() const { return gate_proj_; }
   const Linear<P>& up_proj() const { return up_proj_; }
   const Linear<P>& down_proj() const { return down_proj_; }
@@ -65,33 +80,43 @@ class GatedFfn {
  private:
   using View = typename P::Storage::View;
 
+  GatedFfn(const Activation& activation, Index hidden, Index inner)
+      : activation_(activation), gate_proj_(inner, hidden), up_proj_(inner, hidden), down_proj_(hidden, inner) {}
+  static Activation make_activation([[maybe_unused]] const Config& c) {
+    if constexpr (std::constructible_from<Activation, const Config&>)
+      return Activation(c);
+    else
+      return Activation{};
+  }
+
   // h of all networks is formed where gate and up are, so that these never exist whole.
   static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass) {
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
     if constexpr (!prepares<typename P::Compute>)
       if (in_bf16<typename P::Compute>(pass.rows)) {
-        const auto networks = scope.array<kernels::GatedNetwork<View>>(n);
+        using Network = kernels::GatedNetwork<View, Activation>;
+        const auto networks = scope.array<Network>(n);
         for (std::size_t i = 0; i < jobs.size(); ++i) {
           const auto& [ffn, x, y, expert] = jobs[i];
           std::construct_at(&networks[i],
-                            kernels::GatedNetwork<View>{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y});
+                            Network{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y, ffn->activation_});
         }
-        return kernels::grouped_gated_ffn_bf16<typename P::Arch, View>(ctx, networks);
+        return kernels::grouped_gated_ffn_bf16<typename P::Arch, View, Activation>(ctx, networks);
       }
-    const auto inner = scope.array<kernels::GatedProduct<View>>(n);
+    using Gated = kernels::GatedProduct<View, MatrixView<float>, Activation>;
+    const auto inner = scope.array<Gated>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const auto& [ffn, x, y, expert] = jobs[i];
       const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
-      std::construct_at(
-          &inner[i], kernels::GatedProduct<View>{input, is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), gate,
-                                                 up, scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features())});
+      std::construct_at(&inner[i], Gated{input, is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), gate, up,
+                                         scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features()), ffn->activation_});
     }
     if (in_bf16<typename P::Compute>(pass.rows))
-      kernels::grouped_gated_linear_bf16<typename P::Arch, View>(ctx, inner);
+      kernels::grouped_gated_linear_bf16<typename P::Arch, View, Activation>(ctx, inner);
     else
-      kernels::grouped_gated_linear<typename P::Arch, View>(ctx, inner);
+      kernels::grouped_gated_linear<typename P::Arch, View, Activation>(ctx, inner);
     const auto outer = scope.array<kernels::Product<View>>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const View& down = jobs[i].ffn->down_proj_.weight();
@@ -111,11 +136,11 @@ class GatedFfn {
       Linear<P>::forward_group(ctx, x, rows, projections);
       record(rows, point::FfnGate{expert}, gate);
       record(rows, point::FfnUp{expert}, up);
-      kernels::swiglu<typename P::Arch>(ctx, gate, up, gate);
+      kernels::activate<typename P::Arch>(ctx, gate, up, gate, ffn->activation_);
       ffn->down_proj_.forward(ctx, gate, rows, y);
     }
   }
-
+  [[no_unique_address]] Activation activation_;
   Linear<P> gate_proj_, up_proj_, down_proj_;
 };
 

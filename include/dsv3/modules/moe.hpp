@@ -31,13 +31,13 @@ class Moe {
       : config_{c.n_routed_experts, c.num_experts_per_tok, c.n_group, c.topk_group, c.norm_topk_prob, c.routed_scaling_factor},
         router_(make_router(c, layer)),
         gate_{c.n_routed_experts, c.hidden_size},
-        experts_(static_cast<std::size_t>(c.n_routed_experts), Expert(c.hidden_size, c.moe_intermediate_size)) {
+        experts_(static_cast<std::size_t>(c.n_routed_experts), make_ffn<Expert>(c, c.hidden_size, c.moe_intermediate_size)) {
     require(config_.experts <= router::most_experts && config_.top_k <= router::most_choices, "Moe: at most ", router::most_choices, " of ",
             router::most_experts, " experts can be chosen, the config asks for ", config_.top_k, " of ", config_.experts);
     require(config_.groups <= router::most_groups, "Moe: at most ", router::most_groups,
             " groups of experts can be told apart, the config has ", config_.groups);
     if (c.scoring_func == router::Score::sigmoid) bias_.length = c.n_routed_experts;
-    if (c.n_shared_experts > 0) shared_.emplace(c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
+    if (c.n_shared_experts > 0) shared_ = make_ffn<Expert>(c, c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
   }
 
   /// x [T, D] -> y [T, D], overwritten; y must not overlap x.

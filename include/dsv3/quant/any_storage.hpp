@@ -59,7 +59,8 @@ W slice_rows(const W& w, Index begin, Index count) {
 /// True if w holds e4m3 codes with scales: the weights whose products the report forms with fp8 activations.
 template <WeightView W>
 bool is_fp8(const W& w) {
-  return visit_weight(w, []<class V>(const V&) { return V::Storage::scaled && std::is_same_v<typename V::Storage::Codec, codec::E4m3>; });
+  return visit_weight(w,
+                      []<class V>(const V&) { return V::Storage::scaled && std::is_same_v<codec_of<typename V::Storage>, codec::E4m3>; });
 }
 
 }  // namespace dsv3::inline DSV3_ISA

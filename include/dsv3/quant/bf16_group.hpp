@@ -5,13 +5,22 @@
 // build has a way to do that.
 #pragma once
 
-#include "dsv3/quant/decode_group.hpp"
+#include "dsv3/quant/storage.hpp"
 
 namespace dsv3::inline DSV3_ISA::codec {
 
 /// Whether every value of the codec is a bf16 number.
 template <class C>
 inline constexpr bool exact_in_bf16 = std::is_same_v<C, BFloat16> || std::is_same_v<C, E4m3>;
+
+/// Whether the values of a view's rows are bf16 numbers: those of its codec, or of rows that say so.
+template <class V>
+inline constexpr bool values_exact_in_bf16 = [] {
+  if constexpr (requires { row_of_t<V>::exact_in_bf16; })
+    return row_of_t<V>::exact_in_bf16;
+  else
+    return exact_in_bf16<codec_of<typename V::Storage>>;
+}();
 
 template <class C, class Arch>
 struct Bf16Group {

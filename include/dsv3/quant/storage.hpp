@@ -1,30 +1,136 @@
 // Floor 2. Storage policies: how a weight matrix lies in memory and what value each of its codes has.
 //
 // A storage says nothing of how products are formed (quant/compute.hpp). Its View is a plain description of memory it does not own:
-// copy it freely, keep the memory alive. A storage that is chosen per tensor at run time is quant/any_storage.hpp.
+// copy it freely, keep the memory alive. Kernels read values through rows: a row gives a vector of values at a column, whatever lies in
+// memory. A storage that is chosen per tensor at run time is quant/any_storage.hpp.
 #pragma once
 
 #include <algorithm>
 #include <concepts>
 
+#include "dsv3/quant/decode_group.hpp"
 #include "dsv3/quant/float16.hpp"
-#include "dsv3/quant/float8.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A view of W [rows, cols] whose every element is decodable on its own: `decode(row(i)[k]) * scale(i, k)`, where the scale is the same
-/// for all k of an aligned group of k_block columns and for all rows from i up to `uniform_rows(i)`. slice(begin, count) views some rows.
+/// A row of stored values: at(k) is the value at column k; load<Arch>(k) gives simd::width<Arch> of them from column k on, a multiple of
+/// the width, all within the row; prefetch(k, ahead) asks for what lies `ahead` columns behind k, perhaps beyond the row's end. A value
+/// takes `bits` of memory. Whatever at(k) and load have to do (unpack, look up, multiply with a scale of a small group) is the row's
+/// business.
+/// A row whose every value is a bf16 number may say `exact_in_bf16`: then products are formed by bf16 tiles where there are some.
+template <class R>
+concept ValueRow = requires(const R& row, Index k) {
+  { R::bits } -> std::convertible_to<Index>;
+  { row.at(k) } -> std::same_as<float>;
+  { row.template load<simd::DefaultArch>(k) } -> std::same_as<simd::Floats<simd::DefaultArch>>;
+  row.prefetch(k, k);
+};
+
+/// A row with one code of codec C an element. Kernels decode it in groups of vectors where the instruction set has a faster way.
+template <Codec C>
+struct CodeRow {
+  const typename C::Code* codes;
+
+  static constexpr Index bits = 8 * static_cast<Index>(sizeof(typename C::Code));
+  float at(Index k) const { return C::decode(codes[k]); }
+  template <class Arch>
+  [[gnu::always_inline]] simd::Floats<Arch> load(Index k) const {
+    return C::template load<Arch>(codes + k);
+  }
+  [[gnu::always_inline]] void prefetch(Index k, Index ahead) const { simd::prefetch(codes + k, ahead); }
+
+  template <class Arch>
+  using Group = codec::DecodeGroup<C, Arch>;
+  template <class Arch>
+  [[gnu::always_inline]] auto load_group(Index k) const {
+    return Group<Arch>::load(codes + k);
+  }
+  template <class Arch>
+  [[gnu::always_inline]] auto load_group_for_sum(Index k) const {
+    return codec::load_for_sum<Group<Arch>>(codes + k);
+  }
+};
+
+namespace detail {
+/// For rows that are decoded vector by vector.
+struct NoGroup {
+  static constexpr int vectors = 1;
+  static constexpr float unit = 1;
+};
+template <class R, class Arch>
+struct GroupOf {
+  using Type = NoGroup;
+};
+template <class R, class Arch>
+requires requires { typename R::template Group<Arch>; }
+struct GroupOf<R, Arch> {
+  using Type = typename R::template Group<Arch>;
+};
+
+template <class S>
+struct CodecOf {
+  using Type = void;
+};
+template <class S>
+requires requires { typename S::Codec; }
+struct CodecOf<S> {
+  using Type = typename S::Codec;
+};
+}  // namespace detail
+
+/// The codec of a storage that has one code an element; void for others.
+template <class S>
+using codec_of = typename detail::CodecOf<S>::Type;
+
+/// Row i of a view: what view.row(i) gives, or, where that is a pointer to codes, these.
 template <class W>
-concept ElementView = Codec<typename W::Storage::Codec> && requires(const W& w, Index i) {
+[[gnu::always_inline]] inline auto row_of(const W& w, Index i) {
+  if constexpr (std::is_pointer_v<decltype(w.row(i))>)
+    return CodeRow<typename W::Storage::Codec>{w.row(i)};
+  else
+    return w.row(i);
+}
+template <class W>
+using row_of_t = decltype(row_of(std::declval<const W&>(), Index{}));
+
+/// Whether rows of W are pointers to codes.
+template <class W>
+inline constexpr bool has_codes = std::is_pointer_v<decltype(std::declval<const W&>().row(Index{}))>;
+
+/// The groups of vectors that rows of W are decoded in.
+template <class W, class Arch>
+using group_of = typename detail::GroupOf<row_of_t<W>, Arch>::Type;
+
+/// A view of W [rows, cols] whose element [i, k] is `row(i).at(k) * scale(i, k)`. row(i) is a ValueRow, or a pointer to the codes of
+/// Storage::Codec, one an element. The scale is the same for all k of an aligned group of k_block columns, in which products are summed
+/// before they are scaled, and for all rows from i up to `uniform_rows(i)`; scales of smaller groups are a part of the row's values.
+/// Without any such scale, `scaled` is false and scale(i, k) is 1. slice(begin, count) views some rows.
+template <class W>
+concept ElementView = requires(const W& w, Index i) {
   { w.rows } -> std::convertible_to<Index>;
   { w.cols } -> std::convertible_to<Index>;
-  { w.row(i) } -> std::convertible_to<const typename W::Storage::Codec::Code*>;
+  row_of(w, i);
   { w.scale(i, i) } -> std::convertible_to<float>;
   { w.uniform_rows(i) } -> std::convertible_to<Index>;
   { w.slice(i, i) } -> std::same_as<W>;
   { W::Storage::k_block } -> std::convertible_to<Index>;
   { W::Storage::scaled } -> std::convertible_to<bool>;
-};
+}
+&&ValueRow<row_of_t<W>>;
+
+/// Bytes of a row of W.
+template <ElementView W>
+Index row_bytes(const W& w) {
+  return (w.cols * row_of_t<W>::bits + 7) / 8;
+}
+
+/// The first n < width values of a row from column k on; the other elements are 0.
+template <class Arch, ValueRow R>
+simd::Floats<Arch> load_partial(const R& row, Index k, Index n) {
+  alignas(64) std::array<float, static_cast<std::size_t>(simd::width<Arch>)> padded{};
+  for (Index i = 0; i < n; ++i) padded[static_cast<std::size_t>(i)] = row.at(k + i);
+  return simd::Floats<Arch>::load_aligned(padded.data());
+}
 
 /// W [rows, cols] row-major, one code an element, no scales.
 template <class C>
@@ -79,20 +185,20 @@ struct Fp8Block {
 /// Element [i, k] as a float.
 template <ElementView W>
 float element(const W& w, Index i, Index k) {
-  return W::Storage::Codec::decode(w.row(i)[k]) * w.scale(i, k);
+  return row_of(w, i).at(k) * w.scale(i, k);
 }
 
 /// Row i into y [cols].
 template <class Arch, ElementView W>
 void decode_row(const W& w, Index i, float* y) {
   using S = typename W::Storage;
-  const auto* codes = w.row(i);
+  const auto row = row_of(w, i);
   for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
     const simd::Floats<Arch> scale(w.scale(i, k0));
     const Index end = std::min(k0 + S::k_block, w.cols);
     Index k = k0;
-    for (; k + simd::width<Arch> <= end; k += simd::width<Arch>) (S::Codec::template load<Arch>(codes + k) * scale).store_unaligned(y + k);
-    for (; k < end; ++k) y[k] = S::Codec::decode(codes[k]) * w.scale(i, k0);
+    for (; k + simd::width<Arch> <= end; k += simd::width<Arch>) (row.template load<Arch>(k) * scale).store_unaligned(y + k);
+    for (; k < end; ++k) y[k] = row.at(k) * w.scale(i, k0);
   }
 }
 
