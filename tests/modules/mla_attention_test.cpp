@@ -15,9 +15,18 @@ Matrix<float> bf16(Matrix<float> m) {
   return m.unaryExpr([](float x) { return codec::BFloat16::decode(codec::BFloat16::encode(x)); });
 }
 
-}  // namespace
+/// A window of 300 keys, a soft cap of 2 and a sink a head.
+struct Capped {
+  Index first_key(Index limit) const { return limit - 300; }
+  template <class V>
+  V transform(const V& score) const {
+    return V(2.0f) * xsimd::tanh(score / V(2.0f));
+  }
+  float sink(Index head) const { return static_cast<float>(head) / 4 - 2; }
+};
 
-TEST_CASE("attention over latents by tiles is that in float32 up to the rounding of weights, on any number of threads and in any company") {
+template <class Variant>
+void check_tiles(const Variant& variant) {
   Random random;
   Config c;
   c.kv_lora_rank = 70;
@@ -44,7 +53,7 @@ TEST_CASE("attention over latents by tiles is that in float32 up to the rounding
       Context ctx(openmp, 0);
       const Index begin = segments.front().begin;
       Matrix<float> out = Matrix<float>::Constant(rows, heads * 70, NAN);
-      mla::attend_latents<tiled, Arch>(ctx, h, segments, view(latent_q).slice(begin, rows), view(q), view(out));
+      mla::attend_latents<tiled, Arch>(ctx, h, segments, view(latent_q).slice(begin, rows), view(q), view(out), variant);
       return out;
     };
     const auto segments = segments_of(3);
@@ -65,4 +74,37 @@ TEST_CASE("attention over latents by tiles is that in float32 up to the rounding
         CHECK(same_bits(attend(std::true_type{}, 1, {&one, 1}, 1), tiled.middleRows(one.begin, 1)));
       }
   }
+}
+
+template <class Variant>
+void check_expanded_tiles(const Variant& variant) {
+  Random random;
+  const mla::Heads h{3, 12, 10, 20, 70, 0.1f};
+  const Index earlier = 500, rows = 40, tokens = earlier + rows;
+  const auto expanded = bf16(random.matrix(tokens, 3 * 32)), k_pe = bf16(random.matrix(tokens, 10)), q = bf16(random.matrix(rows, 3 * 22));
+  const auto attend = [&]<bool tiled>(std::bool_constant<tiled>, int threads, Matrix<float>& lse) {
+    Parallel openmp{threads};
+    Context ctx(openmp, 0);
+    Matrix<float> out = Matrix<float>::Constant(rows, 3 * 20, NAN);
+    mla::attend_expanded<tiled, Arch>(ctx, h, 0, 3, earlier, view(expanded), view(k_pe), view(q), view(out), variant, view(lse));
+    return out;
+  };
+  Matrix<float> lse(rows, 3), lse_tiled(rows, 3);
+  const auto exact = attend(std::false_type{}, 1, lse), tiled = attend(std::true_type{}, 1, lse_tiled);
+  CHECK((exact - tiled).cwiseAbs().maxCoeff() <= 1.1f * 0x1p-8f * expanded.cwiseAbs().maxCoeff());
+  // Scores are sums of 22 products of at most 5^2 in either order, then exponentials of `tokens` terms are summed.
+  CHECK((lse - lse_tiled).cwiseAbs().maxCoeff() <= 0.1f * static_cast<float>(roundings(22 * 25 + 540)) * 22 * 25);
+  for (const int threads : {2, 3}) CHECK(same_bits(attend(std::true_type{}, threads, lse_tiled), tiled));
+}
+
+}  // namespace
+
+TEST_CASE("attention over latents by tiles is that in float32 up to the rounding of weights, on any number of threads and in any company") {
+  check_tiles(attention::Full{});
+  check_tiles(Capped{});
+}
+
+TEST_CASE("expanded attention by tiles is that in float32 up to the rounding of weights, whatever the variant") {
+  check_expanded_tiles(attention::Full{});
+  check_expanded_tiles(Capped{});
 }

@@ -48,6 +48,9 @@ struct Query {  ///< queries of all heads after rotation [T, H (N + R)]
 struct CachedLatent {  ///< c_kv after its norm, then k_pe after its rotation [T, C + R]
   static constexpr std::string_view name = "cached";
 };
+struct LogSumExp {  ///< of the scores of each row and head [T, H]; makes attention take its expanded form
+  static constexpr std::string_view name = "lse";
+};
 struct HeadsOutput {  ///< what o_proj reads [T, H V]
   static constexpr std::string_view name = "heads";
 };
@@ -108,8 +111,8 @@ inline constexpr bool records_any = ((records<T, Points> || records<T, Points, C
 template <class T>
 concept Tape = std::same_as<T, NoTape> ||
     detail::records_any<T, point::Hidden, point::Middle, point::AttentionInput, point::AttentionOutput, point::FfnInput, point::FfnOutput,
-                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::HeadsOutput, point::RouterLogits,
-                        point::Experts, point::Gates, point::ExpertPlaces, point::ExpertInputs, point::ExpertOutputs, point::FfnGate,
-                        point::FfnUp, point::MtpInput>;
+                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput,
+                        point::RouterLogits, point::Experts, point::Gates, point::ExpertPlaces, point::ExpertInputs, point::ExpertOutputs,
+                        point::FfnGate, point::FfnUp, point::MtpInput>;
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -8,6 +8,8 @@
 #include <cassert>
 #include <concepts>
 
+#include "dsv3/core/error.hpp"
+#include "dsv3/kernels/attention_variant.hpp"
 #include "dsv3/kernels/linear.hpp"
 #include "dsv3/kernels/softmax.hpp"
 
@@ -35,10 +37,15 @@ concept BlockSource = requires(const K& source, Index n, float* scratch) {
   { source.block_scratch() } -> std::same_as<Index>;
 };
 
-/// A tile of M query rows: q [M, N], q_pe [M, R]. Row m sees the first `limit + m * limit_step` keys, at least one.
+/// A tile of M query rows: q [M, N], q_pe [M, R]. Row m sees the first `limit + m * limit_step` keys, at least one, or of those what a
+/// variant leaves. It belongs to head `head + m * head_step`, which variants may ask for.
 struct QueryTile {
   ConstMatrixView<float> q, q_pe;
   Index limit = 0, limit_step = 0;
+  Index head = 0, head_step = 0;
+
+  Index limit_of(Index m) const { return limit + m * limit_step; }
+  Index head_of(Index m) const { return head + m * head_step; }
 };
 
 inline constexpr Index attention_tile = 16;   ///< most rows of a tile
@@ -59,14 +66,18 @@ bool all_finite(ConstMatrixView<float> x) {
 }
 }  // namespace detail
 
-/// out [M, V] = softmax(scale * (q k^T + q_pe k_pe^T)) v for M <= attention_tile rows (eq. 10). Serial; `scratch` [attend_scratch(V) +
-/// block_scratch()].
-template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues>
-void attend(const QueryTile& tile, const Source& source, float scale, MatrixView<float> out, float* scratch) {
+/// out [M, V] = softmax(scale * (q k^T + q_pe k_pe^T)) v for M <= attention_tile rows (eq. 10), or as `variant` has it. `lse` [M], if it is
+/// not null, receives the logarithm of each row's sum of exp(score), sinks included. Serial; `scratch` [attend_scratch(V) +
+/// block_scratch()]. Keys and values that a row does not see never reach its result, NaN or not. Throws: Error if shapes do not fit.
+template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
+void attend(const QueryTile& tile, const Source& source, float scale, MatrixView<float> out, float* scratch, const Variant& variant = {},
+            float* lse = nullptr) {
   using Floats = simd::Floats<Arch>;
   const Index rows = tile.q.rows(), width = out.cols();
-  const Index last = tile.limit + (rows - 1) * tile.limit_step;
-  assert(rows <= attention_tile && tile.limit >= 1);
+  const Index last = tile.limit_of(rows - 1);
+  require(rows >= 1 && rows <= attention_tile && out.rows() == rows && tile.limit >= 1 && last >= 1, "attend: expected 1 to ",
+          attention_tile, " rows that see at least one key, and as many results; got ", rows, " rows, ", out.rows(), " results, limits ",
+          tile.limit, " to ", last);
   const auto as_weight = [](ConstMatrixView<float> m) { return F32::View{m.data(), m.rows(), m.cols(), m.outerStride()}; };
 
   MatrixView<float> scores(scratch, rows, attention_block), pe(scores.data() + scores.size(), rows, attention_block);
@@ -74,8 +85,11 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
   std::array<OnlineSoftmax, attention_tile> state;
   std::array<float, attention_tile> rescale;
   out.setZero();
+  if constexpr (attention::has_sink<Variant>)
+    for (Index m = 0; m < rows; ++m) state[static_cast<std::size_t>(m)] = {variant.sink(tile.head_of(m)), 1};
 
-  for (Index k0 = 0; k0 < last; k0 += attention_block) {
+  const Index start = std::min(attention::first_key(variant, tile.limit), attention::first_key(variant, last));
+  for (Index k0 = start / attention_block * attention_block; k0 < last; k0 += attention_block) {
     const Index keys = std::min(attention_block, last - k0);
     const KeysValues kv = source.block(k0, keys, scratch + attend_scratch(width));
     detail::panel_nt<Arch>(tile.q, as_weight(kv.k), scores.data(), attention_block);
@@ -83,30 +97,42 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
       detail::panel_nt<Arch>(tile.q_pe, as_weight(kv.k_pe), pe.data(), attention_block);
       scores.leftCols(keys) += pe.leftCols(keys);
     }
-    const auto seen = [&](Index m) { return std::clamp(tile.limit + m * tile.limit_step - k0, Index{0}, keys); };
+    // Row m sees keys [from(m), seen(m)) of the block.
+    const auto seen = [&](Index m) { return std::clamp(tile.limit_of(m) - k0, Index{0}, keys); };
+    const auto from = [&](Index m) {
+      if constexpr (attention::has_first_key<Variant>)
+        return std::clamp(attention::first_key(variant, tile.limit_of(m)) - k0, Index{0}, seen(m));
+      else
+        return Index{0};
+    };
     for (Index m = 0; m < rows; ++m) {
       float* s = scores.row_data(m);
-      if (seen(m) == 0) continue;
-      for (Index i = 0; i < seen(m); ++i) s[i] *= scale;
-      rescale[static_cast<std::size_t>(m)] = state[static_cast<std::size_t>(m)].template add<Arch>(s, seen(m));
+      if (seen(m) == from(m)) continue;
+      for (Index i = from(m); i < seen(m); ++i) s[i] *= scale;
+      if constexpr (attention::has_transform<Variant>)
+        simd::map<Arch>([&](const Floats& v) { return variant.transform(v); }, seen(m) - from(m), s + from(m), s + from(m));
+      rescale[static_cast<std::size_t>(m)] = state[static_cast<std::size_t>(m)].template add<Arch>(s + from(m), seen(m) - from(m));
     }
-    const auto weigh = [&](Index m, Index count, Index seen_keys) {  // rows [m, m + count)
-      const auto p = ConstMatrixView<float>(scores).slice(m, count).columns(0, seen_keys);
-      const auto values = as_weight(kv.v.slice(0, seen_keys));
+    const auto weigh = [&](Index m, Index count, Index first_seen, Index seen_keys) {  // rows [m, m + count)
+      const auto p = ConstMatrixView<float>(scores).slice(m, count).columns(first_seen, seen_keys - first_seen);
+      const auto values = as_weight(kv.v.slice(first_seen, seen_keys - first_seen));
       for (Index c = 0; c < width; c += detail::most_columns)
         detail::panel_nn<Arch>(p, values, c, std::min(c + detail::most_columns, width), part.slice(m, count));
     };
-    const Index least = seen(0), most = seen(rows - 1);
+    const Index least = attention::has_first_key<Variant> ? 0 : seen(0), most = seen(rows - 1);
     if (detail::all_finite<Arch>(kv.v.slice(least, most - least))) {
       // Weight 0 for what a row does not see changes no bit of its sum.
-      for (Index m = 0; m < rows; ++m) std::fill(scores.row_data(m) + seen(m), scores.row_data(m) + most, 0.0f);
-      weigh(0, rows, most);
+      for (Index m = 0; m < rows; ++m) {
+        if constexpr (attention::has_first_key<Variant>) std::fill_n(scores.row_data(m), from(m), 0.0f);
+        std::fill(scores.row_data(m) + seen(m), scores.row_data(m) + most, 0.0f);
+      }
+      weigh(0, rows, 0, most);
     } else {
       for (Index m = 0; m < rows; ++m)
-        if (seen(m) > 0) weigh(m, 1, seen(m));
+        if (seen(m) > from(m)) weigh(m, 1, from(m), seen(m));
     }
     for (Index m = 0; m < rows; ++m) {
-      if (seen(m) == 0) continue;
+      if (seen(m) == from(m)) continue;
       const Floats factor(rescale[static_cast<std::size_t>(m)]);
       simd::map<Arch>([&](const Floats& sum, const Floats& p) { return simd::fma<Arch>(sum, factor, p); }, width, out.row_data(m),
                       out.row_data(m), part.row_data(m));
@@ -114,6 +140,7 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
   }
   for (Index m = 0; m < rows; ++m) {
     const Floats total(state[static_cast<std::size_t>(m)].sum);
+    if (lse != nullptr) lse[m] = state[static_cast<std::size_t>(m)].maximum + std::log(state[static_cast<std::size_t>(m)].sum);
     simd::map<Arch>([&](const Floats& sum) { return sum / total; }, width, out.row_data(m), out.row_data(m));
   }
 }

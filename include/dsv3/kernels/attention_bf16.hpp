@@ -22,15 +22,17 @@ Index attention_partial(Index v);
 template <class Arch = simd::DefaultArch>
 Index attend_bf16_scratch(Index n, Index r, Index v, Index tiles);
 
-/// What keys [begin, end) give to tiles of queries (eq. 10), whose limits do not fall: partials [tiles, attention_partial(v)], overwritten.
-/// `begin` is a multiple of attention_block. Serial; `scratch` is aligned to 64 bytes.
-template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues>
+/// What keys [begin, end) give to tiles of queries (eq. 10, or as `variant` has it), whose limits do not fall: partials [tiles,
+/// attention_partial(v)], overwritten. `begin` is a multiple of attention_block. Of the runs of a row one is the `first`: sinks count
+/// there. Serial; `scratch` is aligned to 64 bytes.
+template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
 void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,
-                 float* scratch);
+                 float* scratch, const Variant& variant = {}, bool first = true);
 
-/// out [M, V], M <= 16, from what `runs` runs of keys left for its tile of queries, `stride` floats apart.
+/// out [M, V], M <= 16, from what `runs` runs of keys left for its tile of queries, `stride` floats apart. `lse` [M], if it is not null,
+/// receives the logarithm of each row's sum of exp(score).
 template <class Arch = simd::DefaultArch>
-void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out);
+void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse = nullptr);
 
 #ifdef DSV3_HAS_BF16_TILES
 
@@ -48,7 +50,7 @@ concept Bf16BlockSource = requires(const Source& source, Index n) {
 };
 
 /// The tiles of queries of one call, and what they have gathered.
-template <class Engine, class Arch>
+template <class Engine, class Arch, attention::Variant Variant = attention::Full>
 class TiledAttention {
  public:
   /// Widths of q, q_pe and values, and the number of tiles.
@@ -61,8 +63,15 @@ class TiledAttention {
     }
   };
 
-  TiledAttention(const Shape& shape, std::span<const QueryTile> tiles, float scale, float* partials, float* scratch)
-      : shape_(shape), tiles_(tiles), scale_(scale), partials_(partials), products_(scratch), factors_(products_ + products) {
+  TiledAttention(const Shape& shape, std::span<const QueryTile> tiles, float scale, float* partials, float* scratch, const Variant& variant,
+                 [[maybe_unused]] bool first)
+      : shape_(shape),
+        tiles_(tiles),
+        scale_(scale),
+        variant_(variant),
+        partials_(partials),
+        products_(scratch),
+        factors_(products_ + products) {
     queries_ = reinterpret_cast<std::uint16_t*>(factors_ + shape.tiles * side);
     weights_ = queries_ + shape.tiles * side * shape.key_width();
     keys_ = weights_ + shape.tiles * weights;
@@ -73,6 +82,8 @@ class TiledAttention {
       if (shape.r > 0) pack(t.q_pe, 0, {query(i) + side * padded(shape.n), t.q.rows(), shape.r});
       std::fill_n(partial(i), side, -std::numeric_limits<float>::infinity());
       std::fill_n(partial(i) + side, attention_partial<Arch>(shape.v) - side, 0.0f);
+      if constexpr (attention::has_sink<Variant>)
+        for (Index m = 0; first && m < t.q.rows(); ++m) partial(i)[m] = variant.sink(t.head_of(m)), partial(i)[side + m] = 1;
     }
   }
 
@@ -84,9 +95,9 @@ class TiledAttention {
     Index begin = 0;  // tiles before it see none of the keys
     while (begin < shape_.tiles && seen(begin, tile_at(begin).q.rows() - 1, first, keys) == 0) ++begin;
     bool hidden = false;
-    for (Index i = begin; i < shape_.tiles; i += 2) {
-      weigh(left, i, first, keys);
-      hidden |= seen(i, 0, first, keys) < keys;
+    for (Index i = begin; i < shape_.tiles; ++i) {
+      if ((i - begin) % 2 == 0) weigh(left, i, first, keys);
+      hidden |= seen(i, 0, first, keys) < keys || from(i, tile_at(i).q.rows() - 1, first, keys) > 0;
     }
     // Weight 0 hides a value from the rows that must not see it, unless 0 times the value is NaN: then every row by itself.
     const bool alone = hidden && !all_finite(kv.v);
@@ -99,7 +110,7 @@ class TiledAttention {
       }
       for (Index i = begin; i < shape_.tiles; ++i)
         for (Index m = 0; m < tile_at(i).q.rows(); ++m) {
-          fill_right(v.slice(0, seen(i, m, first, keys)), values_);
+          fill_right(v.slice(0, seen(i, m, first, keys)), values_, from(i, m, first, keys));
           gather(i, c, keys, m, m + 1);
         }
     }
@@ -115,8 +126,13 @@ class TiledAttention {
   float* partial(Index i) const { return partials_ + i * attention_partial<Arch>(shape_.v); }
   Index pair(Index i) const { return std::min(Index{2}, shape_.tiles - i); }
   /// How many of keys [first, first + keys) row m of tile i sees.
-  Index seen(Index i, Index m, Index first, Index keys) const {
-    return std::clamp(tile_at(i).limit + m * tile_at(i).limit_step - first, Index{0}, keys);
+  Index seen(Index i, Index m, Index first, Index keys) const { return std::clamp(tile_at(i).limit_of(m) - first, Index{0}, keys); }
+  /// The first of them.
+  Index from(Index i, Index m, Index first, Index keys) const {
+    if constexpr (attention::has_first_key<Variant>)
+      return std::clamp(attention::first_key(variant_, tile_at(i).limit_of(m)) - first, Index{0}, seen(i, m, first, keys));
+    else
+      return 0;
   }
 
   Left left_operand(const KeysValuesOf<std::uint16_t>& kv) const {
@@ -142,10 +158,13 @@ class TiledAttention {
     for (Index j = 0; j < count; ++j) {
       float* state = partial(i + j);
       Lanes lanes{_mm512_loadu_ps(state), _mm512_loadu_ps(state + side)};
-      alignas(64) std::array<int, side> sees;
+      alignas(64) std::array<int, side> sees, begins{};
       for (Index m = 0; m < side; ++m) sees[static_cast<std::size_t>(m)] = static_cast<int>(seen(i + j, m, first, keys));
+      if constexpr (attention::has_first_key<Variant>)
+        for (Index m = 0; m < side; ++m) begins[static_cast<std::size_t>(m)] = static_cast<int>(from(i + j, m, first, keys));
       const auto score = [&](Index n) { return products_ + (n / depth * 4 + n % depth / side * count + j) * sum_tile + n % side * side; };
-      const __m512 factor = lanes.add<Arch>(score, keys, _mm512_load_si512(sees.data()), scale_, weights_ + (i + j) * weights);
+      const __m512 factor = lanes.add<Arch>(score, keys, _mm512_load_si512(begins.data()), _mm512_load_si512(sees.data()), scale_,
+                                            weights_ + (i + j) * weights, variant_);
       _mm512_storeu_ps(factors_ + (i + j) * side, factor);
       _mm512_storeu_ps(state, lanes.maximum);
       _mm512_storeu_ps(state + side, lanes.sum);
@@ -177,17 +196,18 @@ class TiledAttention {
   Shape shape_;
   std::span<const QueryTile> tiles_;
   float scale_;
+  const Variant& variant_;
   float *partials_, *products_, *factors_;
   std::uint16_t *queries_, *weights_, *keys_, *values_;
 };
 
-template <class Engine, class Arch, BlockSource Source>
+template <class Engine, class Arch, BlockSource Source, class Variant>
 void attend(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,
-            float* scratch) {
-  using Attention = TiledAttention<Engine, Arch>;
+            float* scratch, const Variant& variant, bool first) {
+  using Attention = TiledAttention<Engine, Arch, Variant>;
   const typename Attention::Shape shape{tiles[0].q.cols(), tiles[0].q_pe.cols(), v, static_cast<Index>(tiles.size())};
   const typename Engine::Session session;
-  Attention attention(shape, tiles, scale, partials, scratch);
+  Attention attention(shape, tiles, scale, partials, scratch, variant, first);
   for (Index k0 = begin; k0 < end; k0 += attention_block) {
     const Index keys = std::min(attention_block, end - k0);
     if constexpr (Bf16BlockSource<Source>)
@@ -204,18 +224,19 @@ Index attend_bf16_scratch(Index n, Index r, Index v, Index tiles) {
   return typename bf16::TiledAttention<bf16::DotEngine, Arch>::Shape{n, r, v, tiles}.floats();
 }
 
-template <class Arch, BlockSource Source>
+template <class Arch, BlockSource Source, attention::Variant Variant>
 void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,
-                 float* scratch) {
-  assert(begin % attention_block == 0 && !tiles.empty());
+                 float* scratch, const Variant& variant, bool first) {
+  require(begin % attention_block == 0 && !tiles.empty(), "attend_bf16: expected at least one tile, and a run of keys from a multiple of ",
+          attention_block, " on; got ", tiles.size(), " tiles and a run from ", begin);
 #ifdef DSV3_HAS_AMX
-  if (amx::ready()) return bf16::attend<bf16::AmxEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch);
+  if (amx::ready()) return bf16::attend<bf16::AmxEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch, variant, first);
 #endif
-  bf16::attend<bf16::DotEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch);
+  bf16::attend<bf16::DotEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch, variant, first);
 }
 
 template <class Arch>
-void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out) {
+void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse) {
   const auto exp = [](__m512 x) { return static_cast<__m512>(xsimd::exp(simd::Floats<Arch>(x))); };
   const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   __m512 largest = lowest, total = _mm512_setzero_ps();
@@ -225,6 +246,12 @@ void finish_attention(const float* partials, Index runs, Index stride, MatrixVie
     return _mm512_maskz_mov_ps(_mm512_cmpneq_ps_mask(maximum, lowest), exp(_mm512_sub_ps(maximum, largest)));
   };
   for (Index r = 0; r < runs; ++r) total = _mm512_fmadd_ps(factor(r), _mm512_loadu_ps(partials + r * stride + bf16::side), total);
+  if (lse != nullptr) {
+    alignas(64) std::array<float, bf16::side> maxima, sums;
+    _mm512_store_ps(maxima.data(), largest);
+    _mm512_store_ps(sums.data(), total);
+    for (std::size_t m = 0; m < static_cast<std::size_t>(out.rows()); ++m) lse[m] = maxima[m] + std::log(sums[m]);
+  }
   for (Index r = 0; r < runs; ++r) {
     alignas(64) std::array<float, bf16::side> by;
     _mm512_store_ps(by.data(), _mm512_div_ps(factor(r), total));

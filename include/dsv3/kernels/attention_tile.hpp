@@ -29,8 +29,9 @@ void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
 
 /// A matrix [up to 64, V] as a right operand: tile (j, s) holds rows [32 s, 32 s + 32) and of each 32 columns, in the order of
 /// interleaved(), 16.
+/// The first `hidden` rows are taken for zeros.
 template <class T>
-void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles) {
+void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
   const auto load = [](const T* p) {
     if constexpr (sizeof(T) == 2)
       return _mm512_loadu_si512(p);
@@ -45,11 +46,12 @@ void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles) {
   for (Index i = 0; i < attention_block; i += 2) {
     std::uint16_t* out = tiles + i / depth * tile + i % depth * side;
     const T *even = x.data() + i * x.outerStride(), *odd = even + x.outerStride();
-    if (i + 1 < x.rows())
+    const bool both = i >= hidden && i + 1 < x.rows();
+    if (both)
       for (Index c = 0; c < whole; c += depth, out += 4 * tile) put(out, load(even + c), load(odd + c));
-    for (Index c = i + 1 < x.rows() ? whole : 0; c < x.cols(); c += depth, out += 4 * tile)
-      put(out, i < x.rows() ? load_bf16(even + c, x.cols() - c) : _mm512_setzero_si512(),
-          i + 1 < x.rows() ? load_bf16(odd + c, x.cols() - c) : _mm512_setzero_si512());
+    for (Index c = both ? whole : 0; c < x.cols(); c += depth, out += 4 * tile)
+      put(out, i >= hidden && i < x.rows() ? load_bf16(even + c, x.cols() - c) : _mm512_setzero_si512(),
+          i + 1 >= hidden && i + 1 < x.rows() ? load_bf16(odd + c, x.cols() - c) : _mm512_setzero_si512());
   }
 }
 
@@ -82,23 +84,38 @@ inline Interleaved interleaved(__m512 a, __m512 b) {
 struct Lanes {
   __m512 maximum, sum;
 
-  /// Takes in scale * scores of `keys` keys, of which lane m sees the first seen[m]; score(n) is the vector of key n. Weights become left
+  /// Takes in scale * scores of `keys` keys, of which lane m sees [from[m], seen[m]); score(n) is the vector of key n. Weights become left
   /// tiles [16 queries, 32 keys]. Returns the factor of what was gathered before.
-  template <class Arch, class Score>
-  __m512 add(Score&& score, Index keys, __m512i seen, float scale, std::uint16_t* weights) {
-    const bool all = _mm512_cmplt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(keys))) == 0;
-    return all ? add_seen<Arch, true>(score, keys, seen, scale, weights) : add_seen<Arch, false>(score, keys, seen, scale, weights);
+  template <class Arch, class Score, class Variant>
+  __m512 add(Score&& score, Index keys, __m512i from, __m512i seen, float scale, std::uint16_t* weights, const Variant& variant) {
+    bool all = _mm512_cmplt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(keys))) == 0;
+    if constexpr (attention::has_first_key<Variant>) all = all && _mm512_cmpgt_epi32_mask(from, _mm512_setzero_si512()) == 0;
+    return all ? add_seen<Arch, true>(score, keys, from, seen, scale, weights, variant)
+               : add_seen<Arch, false>(score, keys, from, seen, scale, weights, variant);
   }
 
  private:
   /// All: every lane sees every key.
-  template <class Arch, bool All, class Score>
-  __m512 add_seen(Score&& score, Index keys, __m512i seen, float scale, std::uint16_t* weights) {
+  template <class Arch, bool All, class Score, class Variant>
+  __m512 add_seen(Score&& score, Index keys, [[maybe_unused]] __m512i from, __m512i seen, float scale, std::uint16_t* weights,
+                  [[maybe_unused]] const Variant& variant) {
     const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity()), by = _mm512_set1_ps(scale);
     const auto sees = [&](Index n) {
-      return All ? static_cast<__mmask16>(0xffff) : _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(n)));
+      if (All) return static_cast<__mmask16>(0xffff);
+      const __m512i key = _mm512_set1_epi32(static_cast<int>(n));
+      if constexpr (attention::has_first_key<Variant>)
+        return static_cast<__mmask16>(_mm512_cmpgt_epi32_mask(seen, key) & _mm512_cmple_epi32_mask(from, key));
+      else
+        return _mm512_cmpgt_epi32_mask(seen, key);
     };
-    const auto scaled = [&](Index n) { return _mm512_mask_mul_ps(lowest, sees(n), _mm512_load_ps(score(n)), by); };
+    const auto scaled = [&](Index n) {
+      if constexpr (attention::has_transform<Variant>) {
+        const simd::Floats<Arch> s(_mm512_mul_ps(_mm512_load_ps(score(n)), by));
+        return _mm512_mask_mov_ps(lowest, sees(n), static_cast<__m512>(variant.transform(s)));
+      } else {
+        return _mm512_mask_mul_ps(lowest, sees(n), _mm512_load_ps(score(n)), by);
+      }
+    };
     __m512 largest = maximum;
     for (Index n = 0; n < keys; ++n) largest = _mm512_max_ps(scaled(n), largest);  // passes over NaN
     const __m512 shift = _mm512_mask_mov_ps(largest, _mm512_cmpeq_ps_mask(largest, lowest), _mm512_setzero_ps());

@@ -35,6 +35,8 @@ struct DeepSeekV3 {
   template <class P>
   using Norm = RmsNorm<P>;
   template <class P>
+  using AttentionVariant = attention::Full;
+  template <class P>
   using Attention = Mla<P>;
   template <class P>
   using DenseFfn = GatedFfn<P>;
@@ -95,6 +97,10 @@ struct PolicyCheck {
   static_assert(Norm<typename P::template Norm<P>>,
                 "dsv3: P::Norm<P> must be constructible from (channels, eps) and have forward(ctx, x, y) const and for_each_tensor "
                 "(modules/norm.hpp)");
+  static_assert(
+      attention::Variant<typename P::template AttentionVariant<P>>,
+      "dsv3: P::AttentionVariant<P> may have Index first_key(Index limit) const, transform(score) const and float sink(Index head) "
+      "const, with just these types (kernels/attention_variant.hpp)");
   static_assert(Attention<typename P::template Attention<P>, Config>,
                 "dsv3: P::Attention<P> must have a Cache, a constructor from (const Config&[, layer]), forward(ctx, x, rows, y) const and "
                 "for_each_tensor (modules/attention_concept.hpp)");

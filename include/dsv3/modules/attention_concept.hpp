@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/kernels/attention_variant.hpp"
 #include "dsv3/modules/parameters.hpp"
 #include "dsv3/modules/rows.hpp"
 
@@ -17,6 +18,16 @@ C make_layer_cache(const Config& c, Index layer, Index max_tokens) {
     return C(c, layer, max_tokens);
   else
     return C(c, max_tokens);
+}
+
+/// A layer's variant of attention (kernels/attention_variant.hpp): made from (config, layer), (config) or nothing. It may have weights of
+/// its own, which stand below the attention's name.
+template <attention::Variant V, class Config>
+V make_variant([[maybe_unused]] const Config& c, [[maybe_unused]] Index layer) {
+  if constexpr (LayerPart<V, Config>)
+    return make_part<V>(c, layer);
+  else
+    return V{};
 }
 
 /// Made from (config, layer) or (config). forward(ctx, x, rows, y) writes each segment's keys to its cache and lets every row attend to its

@@ -4,6 +4,8 @@
 // Mla; num_key_value_heads of them are stored, each shared by the same number of query heads.
 #pragma once
 
+#include <array>
+
 #include "dsv3/kernels/attention.hpp"
 #include "dsv3/kernels/rope.hpp"
 #include "dsv3/modules/attention_concept.hpp"
@@ -26,9 +28,10 @@ template <class P>
 class Gqa {
  public:
   using Cache = KeyValueCache;
+  using Variant = typename P::template AttentionVariant<P>;
 
   /// Throws: Error if num_attention_heads is not a multiple of num_key_value_heads.
-  explicit Gqa(const Config& c)
+  explicit Gqa(const typename P::Config& c, Index layer = 0)
       : heads_(c.num_attention_heads),
         key_heads_(c.num_key_value_heads),
         nope_(c.qk_nope_head_dim),
@@ -40,29 +43,38 @@ class Gqa {
         q_proj_(heads_ * head_, c.hidden_size),
         k_proj_(key_heads_ * head_, c.hidden_size),
         v_proj_(key_heads_ * value_, c.hidden_size),
-        o_proj_(c.hidden_size, heads_ * value_) {
+        o_proj_(c.hidden_size, heads_ * value_),
+        variant_(make_variant<Variant>(c, layer)) {
     require(key_heads_ > 0 && heads_ % key_heads_ == 0, "Gqa: num_attention_heads ", heads_, " is not a multiple of num_key_value_heads ",
             key_heads_);
   }
 
-  /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches.
+  /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches. A segment without a cache sees its own rows.
   void forward(Context& ctx, ConstMatrixView<float> x, const auto& rows, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     auto q = scope.matrix<float>(x.rows(), heads_ * head_);
+    auto k = scope.matrix<float>(x.rows(), key_heads_ * head_);
+    auto v = scope.matrix<float>(x.rows(), key_heads_ * value_);
     auto o = scope.matrix<float>(x.rows(), heads_ * value_);
     auto angles = scope.matrix<float>(ctx.workers(), rotation_.dim());
     auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(value_));
-    q_proj_.forward(ctx, x, rows, q);
+    using Job = typename Linear<P>::Job;
+    const std::array projections{Job{&q_proj_, q}, Job{&k_proj_, k}, Job{&v_proj_, v}};
+    Linear<P>::forward_group(ctx, x, rows, projections);
     for (const auto& s : rows.segments) {
-      auto keys = view(s.cache->keys).slice(s.position, s.count), values = view(s.cache->values).slice(s.position, s.count);
-      k_proj_.forward(ctx, x.slice(s.begin, s.count), rows, keys);
-      v_proj_.forward(ctx, x.slice(s.begin, s.count), rows, values);
       ctx.parallel_for(s.count, s.count * (heads_ + key_heads_) * rotation_.dim() * 4, [&](Index i, int worker) {
+        const Index t = s.begin + i;
         rotation_.angles(s.position + i, angles.row_data(worker));
-        rotate_heads(q.row_data(s.begin + i), heads_, angles.row_data(worker));
-        rotate_heads(keys.row_data(i), key_heads_, angles.row_data(worker));
+        rotate_heads(q.row_data(t), heads_, angles.row_data(worker));
+        rotate_heads(k.row_data(t), key_heads_, angles.row_data(worker));
+        if (s.cache == nullptr) return;
+        std::copy_n(k.row_data(t), k.cols(), view(s.cache->keys).row_data(s.position + i));
+        std::copy_n(v.row_data(t), v.cols(), view(s.cache->values).row_data(s.position + i));
       });
-      attend(ctx, s, q, o, scratch);
+      if (s.cache == nullptr)
+        attend(ctx, s, k.slice(s.begin, s.count), v.slice(s.begin, s.count), 0, q, o, scratch);
+      else
+        attend(ctx, s, view(s.cache->keys), view(s.cache->values), s.position, q, o, scratch);
     }
     o_proj_.forward(ctx, o, rows, y);
   }
@@ -73,6 +85,7 @@ class Gqa {
     Linear<P>::for_each_tensor(self.k_proj_, prefix + "k_proj.", visit);
     Linear<P>::for_each_tensor(self.v_proj_, prefix + "v_proj.", visit);
     Linear<P>::for_each_tensor(self.o_proj_, prefix + "o_proj.", visit);
+    if constexpr (HasTensors<Variant>) Variant::for_each_tensor(self.variant_, prefix, visit);
   }
 
  private:
@@ -80,19 +93,19 @@ class Gqa {
     for (Index h = 0; h < heads; ++h) rotation_.apply(row + h * head_ + nope_, cos_sin, row + h * head_ + nope_);
   }
 
-  // A tile is the query heads of one token that share a key head.
-  void attend(Context& ctx, const Segment<Cache>& s, ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> scratch) const {
+  // Rows of the segment attend to `earlier` keys and up to themselves. A tile is the query heads of one token that share a key head.
+  void attend(Context& ctx, const Segment<Cache>& s, ConstMatrixView<float> keys, ConstMatrixView<float> values, Index earlier,
+              ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> scratch) const {
     const Index group = heads_ / key_heads_, tiles = (group + kernels::attention_tile - 1) / kernels::attention_tile,
-                tokens = s.position + s.count;
+                tokens = earlier + s.count;
     const Index work = s.count * heads_ * tokens * (head_ + value_);
     ctx.parallel_for(s.count * key_heads_ * tiles, work, [&](Index task, int worker) {
       const Index i = task / (key_heads_ * tiles), g = task / tiles % key_heads_, first = task % tiles * kernels::attention_tile;
       const Index rows = std::min(kernels::attention_tile, group - first), h = g * group + first, t = s.begin + i;
-      const ConstMatrixView<float> keys = view(s.cache->keys), values = view(s.cache->values);
       const kernels::KeysValues kv{
           keys.slice(0, tokens).columns(g * head_, head_), {}, values.slice(0, tokens).columns(g * value_, value_)};
-      kernels::attend<typename P::Arch>({{q.row_data(t) + h * head_, rows, head_}, {}, s.position + i + 1, 0}, kv, scale_,
-                                        {o.row_data(t) + h * value_, rows, value_}, scratch.data() + worker * scratch.outerStride());
+      kernels::attend<typename P::Arch>({{q.row_data(t) + h * head_, rows, head_}, {}, earlier + i + 1, 0, h, 1}, kv, scale_,
+                                        {o.row_data(t) + h * value_, rows, value_}, scratch.row_data(worker), variant_);
     });
   }
 
@@ -100,6 +113,7 @@ class Gqa {
   rope::Rotation<typename P::RopePairing, typename P::RopeScaling> rotation_;
   float scale_;
   Linear<P> q_proj_, k_proj_, v_proj_, o_proj_;
+  [[no_unique_address]] Variant variant_;
 };
 
 }  // namespace dsv3::inline DSV3_ISA

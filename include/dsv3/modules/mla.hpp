@@ -22,7 +22,7 @@ class Mla {
  public:
   using Cache = LatentCache<typename P::CacheFormat>;
 
-  explicit Mla(const Config& c) : weights_(c) {}
+  explicit Mla(const typename P::Config& c, Index layer = 0) : weights_(c, layer) {}
 
   /// Absorbed, so that a row's bits do not depend on its segment, unless the compute policy makes passes of many rows differ anyway.
   mla::Form form = mla::in_tiles<P> ? mla::Form::automatic : mla::Form::absorbed;
@@ -37,16 +37,19 @@ class Mla {
     auto kv = scope.matrix<float>(x.rows(), heads.rank + heads.rope);
     mla::project(ctx, weights_, x, rows, q, kv);
     mla::append(ctx, weights_, rows, q, kv);
+    auto lse = records<T, point::LogSumExp> ? scope.matrix<float>(x.rows(), heads.count) : MatrixView<float>();
     for (auto s = rows.segments.begin(); s != rows.segments.end();) {
       auto end = s + 1;
-      if (absorbed(*s)) {
+      if (!records<T, point::LogSumExp> && absorbed(*s)) {
         while (end != rows.segments.end() && absorbed(*end) && end->begin == (end - 1)->begin + (end - 1)->count) ++end;
         mla::attend_absorbed(ctx, weights_, std::span<const Segment<Cache>>(s, end), q, o);
       } else if (s->count > 0) {
-        expand(ctx, *s, rows, kv, q.slice(s->begin, s->count), o.slice(s->begin, s->count));
+        expand(ctx, *s, rows, kv, q.slice(s->begin, s->count), o.slice(s->begin, s->count),
+               lse.rows() > 0 ? lse.slice(s->begin, s->count) : lse);
       }
       s = end;
     }
+    record(rows, point::LogSumExp{}, lse);
     record(rows, point::HeadsOutput{}, o);
     weights_.o_proj.forward(ctx, o, rows, y);
   }
@@ -64,13 +67,13 @@ class Mla {
     return form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
   }
 
-  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, ConstMatrixView<float> kv, MatrixView<float> q,
-              MatrixView<float> o) const {
-    if (s.cache == nullptr) return mla::attend_expanded(ctx, weights_, pass, kv.slice(s.begin, s.count), 0, q, o);
+  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, ConstMatrixView<float> kv, MatrixView<float> q, MatrixView<float> o,
+              MatrixView<float> lse) const {
+    if (s.cache == nullptr) return mla::attend_expanded(ctx, weights_, pass, kv.slice(s.begin, s.count), 0, q, o, lse);
     auto scope = ctx.scratch();
     auto latents = scope.matrix<float>(s.position + s.count, kv.cols());
     mla::read_latents<typename P::Arch>(ctx, *s.cache, latents);
-    mla::attend_expanded(ctx, weights_, pass, latents, s.position, q, o);
+    mla::attend_expanded(ctx, weights_, pass, latents, s.position, q, o, lse);
   }
 
   mla::Weights<P> weights_;

@@ -15,7 +15,7 @@ struct Heads {
   Index query() const { return nope + rope; }
   /// Queries of heads [h, h + n) of one row: latent_q [count * C], q [count * (N + R)].
   kernels::QueryTile latent_tile(const float* latent_q, const float* q, Index h, Index n, Index limit) const {
-    return {{latent_q + h * rank, n, rank}, {q + h * query() + nope, n, rope, query()}, limit, 0};
+    return {{latent_q + h * rank, n, rank}, {q + h * query() + nope, n, rope, query()}, limit, 0, h, 1};
   }
 };
 
@@ -25,32 +25,33 @@ inline constexpr Index tile = kernels::attention_tile;
 inline constexpr Index tiles_together = 8;  // tiles of queries that share the rounding of keys
 inline constexpr Index tiled_speedup = 16;  // about: how many simple operations by tiles take the time of one
 
-/// A row of queries and its keys, cut into at most 8 runs, so that all workers have a share of a long context. Where, depends on the
-/// number of keys alone.
+/// A row of queries and its keys [start, keys), cut into at most 8 runs, so that all workers have a share of a long context. Where, depends
+/// on the number of keys alone, and on the first that the row sees.
 template <class Cache>
 struct Row {
   const Segment<Cache>* segment = nullptr;
-  Index index = 0, keys = 0, run = 0;
+  Index index = 0, start = 0, keys = 0, run = 0;
 
-  static Row of(const Segment<Cache>& s, Index t) {
+  template <class Variant>
+  static Row of(const Segment<Cache>& s, Index t, const Variant& variant) {
     constexpr Index block = kernels::attention_block, most = 8, shortest = 4 * block;
-    const Index keys = s.position + t + 1;
-    return {&s, s.begin + t, keys, std::max(shortest, (keys + most * block - 1) / (most * block) * block)};
+    const Index keys = s.position + t + 1, start = attention::first_key(variant, keys) / block * block;
+    return {&s, s.begin + t, start, keys, std::max(shortest, (keys - start + most * block - 1) / (most * block) * block)};
   }
-  Index runs() const { return (keys + run - 1) / run; }
+  Index runs() const { return (keys - start + run - 1) / run; }
 };
 
-template <class Arch, class Cache>
+template <class Arch, class Cache, class Variant>
 void attend_latents_tiled(Context& ctx, const Heads& heads, std::span<const Segment<Cache>> segments, ConstMatrixView<float> latent_q,
-                          ConstMatrixView<float> q, MatrixView<float> latent_o) {
+                          ConstMatrixView<float> q, MatrixView<float> latent_o, const Variant& variant) {
   auto scope = ctx.scratch();
   const auto rows = scope.template array<Row<Cache>>(latent_q.rows());
   Index most = 0, work = 0;
   for (std::size_t i = 0; const auto& s : segments)
     for (Index t = 0; t < s.count; ++t, ++i) {
-      rows[i] = Row<Cache>::of(s, t);
+      rows[i] = Row<Cache>::of(s, t, variant);
       most = std::max(most, rows[i].runs());
-      work += rows[i].keys * heads.count * (2 * heads.rank + heads.rope) / tiled_speedup;
+      work += (rows[i].keys - rows[i].start) * heads.count * (2 * heads.rank + heads.rope) / tiled_speedup;
     }
   const Index tiles = (heads.count + tile - 1) / tile, partial = kernels::attention_partial<Arch>(heads.rank);
   const Index together = std::clamp(latent_q.rows() * most * tiles / (2 * ctx.workers()), Index{1}, std::min(tiles, tiles_together));
@@ -69,8 +70,8 @@ void attend_latents_tiled(Context& ctx, const Heads& heads, std::span<const Segm
     for (Index t = first; t < std::min(first + together, tiles); ++t)
       std::construct_at(&queries[n++], heads.latent_tile(latent_q.row_data(i), q.row_data(row.index), t * tile, in_tile(t), row.keys));
     kernels::attend_bf16<Arch>(std::span<const kernels::QueryTile>(queries.data(), n), row.segment->cache->template blocks<Arch>(),
-                               run * row.run, std::min((run + 1) * row.run, row.keys), heads.scale, heads.rank,
-                               partials.row_data(i * most + run) + first * partial, scratch.row_data(worker));
+                               row.start + run * row.run, std::min(row.start + (run + 1) * row.run, row.keys), heads.scale, heads.rank,
+                               partials.row_data(i * most + run) + first * partial, scratch.row_data(worker), variant, run == 0);
   });
   ctx.parallel_for(latent_q.rows() * tiles, latent_q.rows() * most * heads.count * heads.rank / 4, [&](Index task, int) {
     const Index i = task / tiles, t = task % tiles;
@@ -83,11 +84,11 @@ void attend_latents_tiled(Context& ctx, const Heads& heads, std::span<const Segm
 
 /// Attention over the latents themselves (spec A11): latent_q, latent_o [rows of the segments, H C]; q [T, H (N + R)] for its rotary
 /// channels. The segments' rows follow one another.
-template <bool Tiled, class Arch, class Cache>
+template <bool Tiled, class Arch, class Cache, attention::Variant Variant = attention::Full>
 void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Cache>> segments, ConstMatrixView<float> latent_q,
-                    ConstMatrixView<float> q, MatrixView<float> latent_o) {
+                    ConstMatrixView<float> q, MatrixView<float> latent_o, const Variant& variant = {}) {
   if constexpr (Tiled && kernels::has_bf16_tiles<Arch>) {
-    detail::attend_latents_tiled<Arch>(ctx, heads, segments, latent_q, q, latent_o);
+    detail::attend_latents_tiled<Arch>(ctx, heads, segments, latent_q, q, latent_o, variant);
   } else {
     auto scope = ctx.scratch();
     auto scratch = scope.template matrix<float>(
@@ -102,7 +103,7 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
         const Index t = task / tiles, h = task % tiles * tile, n = std::min(tile, heads.count - h);
         const Index row = s.begin - segments.front().begin + t;
         kernels::attend<Arch>(heads.latent_tile(latent_q.row_data(row), q.row_data(s.begin + t), h, n, s.position + t + 1), kv, heads.scale,
-                              {latent_o.row_data(row) + h * heads.rank, n, heads.rank}, scratch.row_data(worker));
+                              {latent_o.row_data(row) + h * heads.rank, n, heads.rank}, scratch.row_data(worker), variant);
       });
     }
   }
@@ -110,9 +111,11 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
 
 /// Attention of heads [first, first + count) of a segment's rows over expanded keys and values (eq. 10): expanded [S, count (N + V)], k_pe
 /// [S, R]; q [T, H (N + R)] and o [T, H V] are the segment's rows.
-template <bool Tiled, class Arch>
+/// `lse` [T, H], if it has rows, receives each row's and head's log-sum-exp.
+template <bool Tiled, class Arch, attention::Variant Variant = attention::Full>
 void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count, Index position, ConstMatrixView<float> expanded,
-                     ConstMatrixView<float> k_pe, ConstMatrixView<float> q, MatrixView<float> o) {
+                     ConstMatrixView<float> k_pe, ConstMatrixView<float> q, MatrixView<float> o, const Variant& variant = {},
+                     MatrixView<float> lse = {}) {
   constexpr bool tiled = Tiled && kernels::has_bf16_tiles<Arch>;
   using detail::tile;
   constexpr Index together = tiled ? detail::tiles_together : 1;
@@ -131,20 +134,34 @@ void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count,
     const kernels::KeysValues kv{expanded.columns(i * width, heads.nope), k_pe, expanded.columns(i * width + heads.nope, heads.value)};
     const auto tile_at = [&](Index t) {
       const auto queries = q.slice(t, std::min(tile, end - t));
-      return kernels::QueryTile{queries.columns(h * heads.query(), heads.nope), queries.columns(h * heads.query() + heads.nope, heads.rope),
-                                position + t + 1, 1};
+      return kernels::QueryTile{queries.columns(h * heads.query(), heads.nope),
+                                queries.columns(h * heads.query() + heads.nope, heads.rope),
+                                position + t + 1,
+                                1,
+                                h,
+                                0};
     };
+    std::array<float, tile> sums;
+    const auto keep_lse = [&](Index t) {
+      for (Index m = 0; lse.rows() > 0 && m < std::min(tile, end - t); ++m) lse.row_data(t + m)[h] = sums[static_cast<std::size_t>(m)];
+    };
+    float* lse_out = lse.rows() > 0 ? sums.data() : nullptr;
     const auto out = [&](Index t) { return o.slice(t, std::min(tile, end - t)).columns(h * heads.value, heads.value); };
     if constexpr (tiled) {
       std::array<kernels::QueryTile, together> queries;
       std::size_t n = 0;
       for (Index t = begin; t < end; t += tile) std::construct_at(&queries[n++], tile_at(t));
       float* results = partials.row_data(worker);
-      kernels::attend_bf16<Arch>(std::span<const kernels::QueryTile>(queries.data(), n), kv, 0, position + end, heads.scale, heads.value,
-                                 results, scratch.row_data(worker));
-      for (Index t = begin; t < end; t += tile, results += partial) kernels::finish_attention<Arch>(results, 1, 0, out(t));
+      const Index start = attention::first_key(variant, position + begin + 1) / kernels::attention_block * kernels::attention_block;
+      kernels::attend_bf16<Arch>(std::span<const kernels::QueryTile>(queries.data(), n), kv, start, position + end, heads.scale,
+                                 heads.value, results, scratch.row_data(worker), variant);
+      for (Index t = begin; t < end; t += tile, results += partial) {
+        kernels::finish_attention<Arch>(results, 1, 0, out(t), lse_out);
+        keep_lse(t);
+      }
     } else {
-      kernels::attend<Arch>(tile_at(begin), kv, heads.scale, out(begin), scratch.row_data(worker));
+      kernels::attend<Arch>(tile_at(begin), kv, heads.scale, out(begin), scratch.row_data(worker), variant, lse_out);
+      keep_lse(begin);
     }
   });
 }

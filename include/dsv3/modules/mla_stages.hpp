@@ -72,7 +72,7 @@ void attend_absorbed(Context& ctx, const Weights<P>& w, std::span<const Segment<
                       kernels::Product<View>{q.slice(begin, rows).columns(h * head, nope), w.w_uk(h), latent_q.columns(h * rank, rank)});
   kernels::grouped_linear_transposed<Arch, View>(ctx, products);
 
-  attend_latents<in_tiles<P>, Arch>(ctx, w.heads, segments, latent_q, q, latent_o);
+  attend_latents<in_tiles<P>, Arch>(ctx, w.heads, segments, latent_q, q, latent_o, w.variant);
 
   for (Index h = 0; h < count; ++h)
     std::construct_at(&products[static_cast<std::size_t>(h)],
@@ -81,11 +81,11 @@ void attend_absorbed(Context& ctx, const Weights<P>& w, std::span<const Segment<
 }
 
 /// Expanded attention (eq. 4, 5, 10) of a segment's rows: q [count, H (N + R)], o [count, H V]. Its `earlier` first tokens and the rows
-/// themselves are latents [earlier + count, C + R]. Keys and values of a few heads at a time, so that scratch stays small however long the
-/// context is.
+/// themselves are latents [earlier + count, C + R]. `lse` [count, H], if it has rows, receives the log-sum-exp of each row and head. Keys
+/// and values of a few heads at a time, so that scratch stays small however long the context is.
 template <class P>
 void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, ConstMatrixView<float> latents, Index earlier,
-                     MatrixView<float> q, MatrixView<float> o) {
+                     MatrixView<float> q, MatrixView<float> o, MatrixView<float> lse = {}) {
   constexpr Index expanded_floats = Index{1} << 23;  // 32 MiB of expanded keys and values at a time
   using View = typename P::Storage::View;
   const Heads& heads = w.heads;
@@ -100,7 +100,7 @@ void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, ConstM
     const Index count = std::min(together, heads.count - first);
     const kernels::Product<View> product{c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width)};
     multiply<P>(ctx, pass, {&product, 1});
-    attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, earlier, product.y, k_pe, q, o);
+    attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, earlier, product.y, k_pe, q, o, w.variant, lse);
   }
 }
 

@@ -17,7 +17,9 @@ struct Weights {
   using Norm = typename P::template Norm<P>;
   using View = typename P::Storage::View;
 
-  explicit Weights(const Config& c)
+  using Variant = typename P::template AttentionVariant<P>;
+
+  Weights(const typename P::Config& c, Index layer)
       : heads{c.num_attention_heads,
               c.qk_nope_head_dim,
               c.qk_rope_head_dim,
@@ -30,7 +32,8 @@ struct Weights {
         kv_a_proj(heads.rank + heads.rope, c.hidden_size),
         kv_a_norm(heads.rank, c.inner_norm_eps),
         kv_b_proj(heads.count * (heads.nope + heads.value), heads.rank),
-        o_proj(c.hidden_size, heads.count * heads.value) {
+        o_proj(c.hidden_size, heads.count * heads.value),
+        variant(make_variant<Variant>(c, layer)) {
     if (c.q_lora_rank) query_rank.emplace(Linear<P>(*c.q_lora_rank, c.hidden_size), Norm(*c.q_lora_rank, c.inner_norm_eps));
   }
 
@@ -49,6 +52,7 @@ struct Weights {
     Norm::for_each_tensor(self.kv_a_norm, prefix + "kv_a_layernorm.", visit);
     Linear<P>::for_each_tensor(self.kv_b_proj, prefix + "kv_b_proj.", visit);
     Linear<P>::for_each_tensor(self.o_proj, prefix + "o_proj.", visit);
+    if constexpr (HasTensors<Variant>) Variant::for_each_tensor(self.variant, prefix, visit);
   }
 
   struct QueryRank {
@@ -65,6 +69,7 @@ struct Weights {
   Norm kv_a_norm;
   Linear<P> kv_b_proj;
   Linear<P> o_proj;
+  [[no_unique_address]] Variant variant;
 };
 
 }  // namespace dsv3::inline DSV3_ISA::mla

@@ -1,0 +1,46 @@
+// Floor 3. Variants of attention: which keys a row sees, what becomes of a score, where a softmax starts.
+//
+// A variant is an object with those of these functions that it needs; attention that lacks one compiles to the same instructions as before:
+//   Index first_key(Index limit) const    the first key that a row sees which sees no key from `limit` on: a window, a chunk
+//   V transform(const V& score) const     of scaled scores, a vector of floats: a soft cap
+//   float sink(Index head) const          a logit that joins the head's softmax and has no value
+// What is gathered is the business of the source of keys (kernels/attention.hpp): ChosenKeys takes some rows of another.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+
+#include "dsv3/simd/batch.hpp"
+
+namespace dsv3::inline DSV3_ISA::attention {
+
+/// Every row sees all keys up to its own.
+struct Full {};
+
+template <class V>
+inline constexpr bool has_first_key = requires(const V& variant, Index limit) {
+  { variant.first_key(limit) } -> std::same_as<Index>;
+};
+template <class V>
+inline constexpr bool has_transform = requires(const V& variant, const simd::Floats<simd::DefaultArch>& score) {
+  { variant.transform(score) } -> std::same_as<simd::Floats<simd::DefaultArch>>;
+};
+template <class V>
+inline constexpr bool has_sink = requires(const V& variant, Index head) {
+  { variant.sink(head) } -> std::same_as<float>;
+};
+
+/// A variant has no function of these names but with the types above.
+template <class V>
+concept Variant = std::movable<V> &&(has_first_key<V> || !requires { &V::first_key; }) && (has_sink<V> || !requires { &V::sink; });
+
+/// The first key that a row sees of those before `limit`, of which it sees the last.
+template <Variant V>
+Index first_key([[maybe_unused]] const V& variant, [[maybe_unused]] Index limit) {
+  if constexpr (has_first_key<V>)
+    return std::clamp(variant.first_key(limit), Index{0}, limit - 1);
+  else
+    return 0;
+}
+
+}  // namespace dsv3::inline DSV3_ISA::attention
