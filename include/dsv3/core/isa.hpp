@@ -6,6 +6,11 @@
 // this library chooses code by.
 #pragma once
 
+#if (defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ == 1)) && !defined(DSV3_ALLOW_FAST_MATH)
+#error \
+    "dsv3: with -ffast-math or -ffinite-math-only the compiler drops the checks for NaN and changes the order of sums, on which results and their safety depend: compile without it (or, for numbers that nobody promises, define DSV3_ALLOW_FAST_MATH)"
+#endif
+
 #if defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define DSV3_ISA_BASE isa_avx512
 #elif defined(__AVX512F__)

@@ -12,6 +12,9 @@
 
 namespace dsv3::inline DSV3_ISA {
 
+static_assert(std::is_same_v<Eigen::Index, Index>,
+              "dsv3: Eigen's sizes must be std::ptrdiff_t here: do not define EIGEN_DEFAULT_DENSE_INDEX_TYPE");
+
 // DontAlign: Eigen's aligned allocation depends on the instruction set without saying so in its symbols, so that a matrix allocated by
 // code of one set and freed by code of another would crash. Without it matrices come from plain malloc.
 
