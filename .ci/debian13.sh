@@ -1,6 +1,6 @@
 #!/bin/sh
 # debian13.sh ROOT: the README's demo, the tests of consumption, and dsv3-serve with its tests in an empty Debian 13, unpacked into ROOT.
-# ROOT holds nothing of this system but the tree and CI's ccache.
+# ROOT holds nothing of this system but the tree.
 set -eu
 root=$1
 [ -d "$root/usr" ] || debootstrap --variant=minbase trixie "$root" >/dev/null
@@ -11,7 +11,7 @@ for folder in proc dev; do
   mount --bind "/$folder" "$root/$folder"
 done
 trap 'umount "$root/proc" "$root/dev"' EXIT
-chroot "$root" sh -euc '
+env -u CMAKE_CXX_COMPILER_LAUNCHER -u VIRTUAL_ENV chroot "$root" sh -euc '
   cd /dsv3
   sh cmake/demo.sh
   sh -c ". cmake/setup.sh && install_missing tests" cmake/test.sh

@@ -15,7 +15,8 @@ struct ClampConfig : Config {
 
 // [clamp]
 struct ClampedSwiGlu {
-  float limit;
+  float limit = 0;
+  ClampedSwiGlu() = default;
   explicit ClampedSwiGlu(const ClampConfig& c) : limit(static_cast<float>(c.swiglu_limit)) {}
   template <class V>
   V operator()(const V& gate, const V& up) const {

@@ -32,12 +32,12 @@ class Workspace {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    /// `n` value-initialised objects; where T has no default constructor, memory in which the caller constructs them.
+    /// `n` value-initialised objects.
     template <class T>
     std::span<T> array(Index n) {
       static_assert(std::is_trivially_destructible_v<T>, "a workspace runs no destructors");
       T* data = reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(n) * sizeof(T)));
-      if constexpr (std::is_default_constructible_v<T>) std::uninitialized_value_construct_n(data, n);
+      std::uninitialized_value_construct_n(data, n);
       return {data, static_cast<std::size_t>(n)};
     }
     /// Elements [rows, cols] with undefined values, 64-byte aligned.

@@ -17,6 +17,8 @@ struct CachedText {
   Cache cache;
   std::vector<int> ids{};
 };
+template <SequenceCache Cache>
+CachedText(Cache) -> CachedText<Cache>;  // clang before 17 does not find it itself
 
 struct CompleteOptions {
   Index depth = 0;  ///< drafts for each pass, by the model's MTP modules; the last one is used again beyond their number

@@ -20,7 +20,7 @@ struct SwiGlu {
 /// What a gated network does with its two projections: activation(gate, up) on vectors of floats, element by element. A small object that
 /// is copied into products; it may hold settings.
 template <class A>
-concept GatedActivation = std::copyable<A> && requires(const A& a, const simd::Floats<simd::DefaultArch>& v) {
+concept GatedActivation = std::semiregular<A> && requires(const A& a, const simd::Floats<simd::DefaultArch>& v) {
   { a(v, v) } -> std::same_as<simd::Floats<simd::DefaultArch>>;
 };
 
