@@ -1,4 +1,4 @@
-// expect: dsv3: P::Router must have Choice route(const router::Config&, [const router::Token&,] std::span<const float> logits,
+// expect: dsv3: P::Router must have Choice route(const router::Config&, [const router::TokenInfo&,] std::span<const float> logits,
 // std::span<const float> bias)
 #include "dsv3/model/policy.hpp"
 

@@ -5,6 +5,7 @@
 #include <future>
 
 #include "dsv3/dsv3.hpp"
+#include "variants/tiny.hpp"
 
 using namespace dsv3;
 
@@ -354,11 +355,7 @@ struct ExpertLoads {
 };
 // [/tape]
 
-/// The same bundle on float32 weights alone, which compiles sooner.
-template <class P>
-struct InFloat32 : P {
-  using Storage = F32;
-};
+using test::InFloat32;
 
 Config small_config() {
   Config c;
@@ -573,4 +570,13 @@ TEST_CASE("executor, sampler, tape") {
   // [/watch]
   CHECK(watch.loads.row(0).sum() == 0);  // a dense layer
   CHECK(watch.loads.row(1).sum() == 16);
+}
+
+TEST_CASE("experts of one's own under Fast: a prompt in one chunk or two gives the same bits, however few rows each expert gets") {
+  const auto model = make<InFloat32<Fast<SquaredReluModel>>>();
+  for (unsigned seed = 0; seed < 10; ++seed) {
+    const std::vector<int> ids = test::Random(seed).ids(60, 64);
+    const Matrix<float> whole = test::states(model, ids);
+    for (const Index chunk : {20, 30}) CHECK(test::same_bits(test::states(model, ids, chunk), whole));
+  }
 }

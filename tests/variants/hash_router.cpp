@@ -10,7 +10,8 @@ namespace {
 // [hash_router]
 /// Experts by a hash of the token's id and the layer, gates by the sigmoid scores.
 struct HashRouter {
-  router::Choice route(const router::Config& c, const router::Token& token, std::span<const float> logits, std::span<const float>) const {
+  router::Choice route(const router::Config& c, const router::TokenInfo& token, std::span<const float> logits,
+                       std::span<const float>) const {
     router::Choice choice{c.top_k, {}, {}};
     for (Index k = 0; k < c.top_k; ++k) {
       const auto e = static_cast<std::size_t>((token.id * 31 + token.layer * 7 + k) % c.experts);
@@ -62,7 +63,7 @@ TEST_CASE("a router sees tokens, positions and layers, in all ways of generating
 
 TEST_CASE("the rows of a pass say where each token stands") {
   struct Positions {
-    router::Choice route(const router::Config& c, const router::Token& token, std::span<const float>, std::span<const float>) const {
+    router::Choice route(const router::Config& c, const router::TokenInfo& token, std::span<const float>, std::span<const float>) const {
       router::Choice choice{c.top_k, {}, {}};
       for (Index k = 0; k < c.top_k; ++k) choice.experts[static_cast<std::size_t>(k)] = static_cast<int>((token.position + k) % c.experts);
       choice.weights.fill(0.5f);

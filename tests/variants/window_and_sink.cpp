@@ -95,6 +95,7 @@ TEST_CASE("a window and sinks in latent attention against plain loops") {
         const auto dot = [](const auto& a, const auto& b) { return a.template cast<double>().dot(b.template cast<double>()); };
         const Index first = std::max<Index>(0, t - c.sliding_window + 1);
         std::vector<double> weights;
+        double score_error = 0;
         double total = std::exp(static_cast<double>(sinks(0, h)));
         const Eigen::MatrixXd w_uk = kv_b.middleRows(h * (n + v), n).cast<double>(),
                               w_uv = kv_b.middleRows(h * (n + v) + n, v).cast<double>();
@@ -102,6 +103,11 @@ TEST_CASE("a window and sinks in latent attention against plain loops") {
           const Eigen::VectorXd key = w_uk * plain.cached.row(s).head(rank).transpose().cast<double>();
           const double score = key.dot(plain.q.row(t).segment(h * (n + r), n).transpose().cast<double>()) +
                                dot(plain.cached.row(s).tail(r), plain.q.row(t).segment(h * (n + r) + n, r));
+          const Eigen::VectorXd widest = w_uk.cwiseAbs() * plain.cached.row(s).head(rank).transpose().cast<double>().cwiseAbs();
+          const double magnitude = widest.dot(plain.q.row(t).segment(h * (n + r), n).transpose().cast<double>().cwiseAbs()) +
+                                   dot(plain.cached.row(s).tail(r).cwiseAbs(), plain.q.row(t).segment(h * (n + r) + n, r).cwiseAbs());
+          score_error = std::max(
+              score_error, test::roundings(static_cast<double>(rank + n + r) + 8) * magnitude / std::sqrt(static_cast<double>(n + r)));
           weights.push_back(std::exp(score / std::sqrt(static_cast<double>(n + r))));
           total += weights.back();
         }
@@ -110,14 +116,16 @@ TEST_CASE("a window and sinks in latent attention against plain loops") {
         for (Index s = first; s <= t; ++s) {
           const Eigen::VectorXd value = w_uv * plain.cached.row(s).head(rank).transpose().cast<double>();
           expected += weights[static_cast<std::size_t>(s - first)] / total * value;
-          largest = std::max(largest, value.cwiseAbs().maxCoeff());
+          largest = std::max(largest, (w_uv.cwiseAbs() * plain.cached.row(s).head(rank).transpose().cast<double>().cwiseAbs()).maxCoeff());
         }
-        // Sums of `rank` products twice, of a window of keys, and exponentials of scores that are off by as much.
-        const double bound = test::roundings(2 * static_cast<double>(rank + n + r) + 200) * 8 * largest;
+        // A weight, and their sum, is off by what scores are off by and by the roundings of a window's sum; values are sums of `rank`
+        // products.
+        const double sums = test::roundings(static_cast<double>(2 * c.sliding_window + rank) + 40);
+        const double bound = (2 * std::expm1(score_error) + sums) * largest;
         const Eigen::VectorXd found = plain.heads.row(t).segment(h * v, v).transpose().cast<double>();
         CHECK((found - expected).cwiseAbs().maxCoeff() <= bound);
         CHECK(std::abs(static_cast<double>(with_lse.lse(t, h)) - std::log(total)) <=
-              test::roundings(200) * 8 * std::max(1.0, std::log(total)));
+              score_error + sums * std::max(1.0, std::abs(std::log(total))));
       }
   }
 }

@@ -1,6 +1,7 @@
 // Floor 0. The one exception type, thrown at boundaries: opening, loading, constructing, public forward calls.
 //
-// A message names the thing, the place, what was expected and what was found. Kernels assert instead.
+// A message names the thing, the place, what was expected and what was found. Of the kernels, attention and activations throw it too; the
+// others assert.
 #pragma once
 
 #include <charconv>

@@ -86,7 +86,7 @@ struct FfnUp {  ///< x W_up^T, of the same shape; recorded right after FfnGate, 
 };
 
 // Multi-token prediction.
-struct MtpInput {  ///< [enorm(e); hnorm(h)], what eh_proj reads [T, 2 D]
+struct MtpProjectionInput {  ///< [enorm(e); hnorm(h)], what eh_proj reads [T, 2 D]
   static constexpr std::string_view name = "mtp_input";
 };
 
@@ -113,6 +113,6 @@ concept Tape = std::same_as<T, NoTape> ||
     detail::records_any<T, point::Hidden, point::Middle, point::AttentionInput, point::AttentionOutput, point::FfnInput, point::FfnOutput,
                         point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput,
                         point::RouterLogits, point::Experts, point::Gates, point::ExpertPlaces, point::ExpertInputs, point::ExpertOutputs,
-                        point::FfnGate, point::FfnUp, point::MtpInput>;
+                        point::FfnGate, point::FfnUp, point::MtpProjectionInput>;
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -4,7 +4,7 @@
 //   Index first_key(Index limit) const    the first key that a row sees which sees no key from `limit` on: a window, a chunk
 //   V transform(const V& score) const     of scaled scores, a vector of floats: a soft cap
 //   float sink(Index head) const          a logit that joins the head's softmax and has no value
-// What is gathered is the business of the source of keys (kernels/attention.hpp): ChosenKeys takes some rows of another.
+// Which keys there are is the business of their source: kernels/chosen_keys.hpp takes some keys of another source.
 #pragma once
 
 #include <algorithm>

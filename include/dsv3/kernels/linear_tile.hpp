@@ -1,7 +1,8 @@
 // Floor 3. The tile functions of all matrix products: a few rows of x times a few rows (or columns) of a stored W, in float32.
 //
-// This is the one place where a storage meets an instruction set. Every output element is the result of the same operations in the same
-// order whatever the tile's size, so a row's result does not depend on the rows beside it. Callers choose tiles: kernels/linear.hpp.
+// Here float32 products meet storages, which give vectors of values (quant/storage.hpp); bf16 tiles are bf16_tile.hpp. Every output element
+// is the result of the same operations in the same order whatever the tile's size, so a row's result does not depend on the rows beside it.
+// Callers choose tiles: kernels/linear.hpp.
 #pragma once
 
 #include <algorithm>

@@ -89,7 +89,7 @@ struct PolicyCheck {
   static_assert(rope::Scaling<typename P::RopeScaling>,
                 "dsv3: P::RopeScaling must have frequency(config, j), magnitude(config) and softmax_factor(config) (kernels/rope.hpp)");
   static_assert(router::Router<typename P::Router>,
-                "dsv3: P::Router must have Choice route(const router::Config&, [const router::Token&,] std::span<const float> logits, "
+                "dsv3: P::Router must have Choice route(const router::Config&, [const router::TokenInfo&,] std::span<const float> logits, "
                 "std::span<const float> bias) const (modules/router.hpp)");
   static_assert(Residual<typename P::template Residual<P>, Config>,
                 "dsv3: P::Residual<P> must have width(const Config&), a Connection with read(ctx, scope, stream) and write(ctx, read, out, "

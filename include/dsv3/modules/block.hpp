@@ -39,7 +39,7 @@ class Block {
         input_norm_(c.hidden_size, c.rms_norm_eps),
         attention_(make_part<Attention>(c, layer)),
         post_norm_(c.hidden_size, c.rms_norm_eps),
-        ffn_(make_ffn(c, layer)) {}
+        ffn_(make_feed_forward(c, layer)) {}
 
   static Index width(const Config& c) { return Residual::width(c); }
 
@@ -88,8 +88,8 @@ class Block {
   }
 
  private:
-  static std::variant<Dense, Sparse> make_ffn(const Config& c, Index layer) {
-    if (layer < c.first_k_dense_replace) return dsv3::make_ffn<Dense>(c, c.hidden_size, c.intermediate_size);
+  static std::variant<Dense, Sparse> make_feed_forward(const Config& c, Index layer) {
+    if (layer < c.first_k_dense_replace) return make_ffn<Dense>(c, c.hidden_size, c.intermediate_size);
     return make_part<Sparse>(c, layer);
   }
 

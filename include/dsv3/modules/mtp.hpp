@@ -43,7 +43,7 @@ class Mtp {
     auto both = scope.matrix<float>(h.rows(), 2 * d);  // embedding first, though the report writes the state first
     enorm_.forward(ctx, e, both.columns(0, d));
     hnorm_.forward(ctx, h, both.columns(d, d));
-    record(rows, point::MtpInput{}, both);
+    record(rows, point::MtpProjectionInput{}, both);
     eh_proj_.forward(ctx, both, rows, out.columns(0, d));
     ends_.begin(ctx, out);
     block_.forward(ctx, out, rows);

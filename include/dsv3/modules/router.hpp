@@ -20,7 +20,7 @@ struct Choice {
 };
 
 /// What a router may ask of its token beside the logits. -1 where the caller does not know it.
-struct Token {
+struct TokenInfo {
   int id = -1;          ///< of the vocabulary
   Index position = -1;  ///< in its sequence, from 0
   Index layer = -1;
@@ -33,7 +33,7 @@ concept RoutesScores = requires(const R& r, const Config& config, std::span<cons
 };
 /// A router that asks for the token as well.
 template <class R>
-concept RoutesTokens = requires(const R& r, const Config& config, const Token& token, std::span<const float> logits,
+concept RoutesTokens = requires(const R& r, const Config& config, const TokenInfo& token, std::span<const float> logits,
                                 std::span<const float> bias) {
   { r.route(config, token, logits, bias) } -> std::same_as<Choice>;
 };
@@ -43,7 +43,7 @@ concept Router = RoutesScores<R> || RoutesTokens<R>;
 
 /// Either kind by one call.
 template <Router R>
-Choice route(const R& router, const Config& config, const Token& token, std::span<const float> logits, std::span<const float> bias) {
+Choice route(const R& router, const Config& config, const TokenInfo& token, std::span<const float> logits, std::span<const float> bias) {
   if constexpr (RoutesTokens<R>)
     return router.route(config, token, logits, bias);
   else
