@@ -89,11 +89,26 @@ struct Packed {
   PackedInt4::View view() const { return {codes.data(), codes.rows(), 2 * codes.cols(), scales.data()}; }
 };
 
-Packed pack(ConstMatrixView<float> w) {
+/// The same codes with scales that are powers of two: then every value is a bf16 number, and rows say so.
+struct ExactInt4 {
+  static constexpr bool scaled = false;
+  static constexpr Index k_block = 128;
+  struct Row : PackedInt4::Row {
+    static constexpr bool exact_in_bf16 = true;
+  };
+  struct View : PackedInt4::View {
+    using Storage = ExactInt4;
+    Row row(Index i) const { return {PackedInt4::View::row(i)}; }
+    View slice(Index begin, Index count) const { return {PackedInt4::View::slice(begin, count)}; }
+  };
+};
+
+Packed pack(ConstMatrixView<float> w, bool power_of_two = false) {
   Packed p{Matrix<std::uint8_t>::Zero(w.rows(), w.cols() / 2), Matrix<codec::BFloat16::Code>(w.rows(), w.cols() / 32)};
   for (Index i = 0; i < w.rows(); ++i)
     for (Index k0 = 0; k0 < w.cols(); k0 += 32) {
-      const auto scale = p.scales(i, k0 / 32) = codec::BFloat16::encode(w.row(i).segment(k0, 32).cwiseAbs().maxCoeff() / 7);
+      const float exact = w.row(i).segment(k0, 32).cwiseAbs().maxCoeff() / 7;
+      const auto scale = p.scales(i, k0 / 32) = codec::BFloat16::encode(power_of_two ? std::exp2(std::ceil(std::log2(exact))) : exact);
       for (Index k = k0; k < k0 + 32; ++k) {
         const long code = std::clamp(std::lrint(w(i, k) / codec::BFloat16::decode(scale)), -8L, 7L) + 8;
         p.codes(i, k / 2) = static_cast<std::uint8_t>(p.codes(i, k / 2) | code << (k % 2 * 4));
@@ -135,6 +150,27 @@ TEST_CASE("packed int4 in every product, against the products of its values") {
       kernels::linear_bf16(ctx, view(x), w, view(found));
       kernels::linear_bf16(ctx, view(x), same, view(expected));
       CHECK(test::same_bits(found, expected));  // neither is exact in bf16
+    }
+  }
+}
+
+TEST_CASE("rows that are exact in bf16 are multiplied as the same numbers stored in bf16, by tiles where there are some") {
+  Context ctx;
+  test::Random random;
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 32}, {17, 96}, {64, 320}, {50, 1056}}) {
+    const Matrix<float> drawn = random.matrix(rows, cols);
+    const Packed packed = pack(view(drawn), true);
+    const ExactInt4::View w{packed.view()};
+    const Matrix<codec::BFloat16::Code> codes = values(w).unaryExpr([](float v) { return codec::BFloat16::encode(v); });
+    const Bf16::View same{codes.data(), rows, cols, cols};
+    for (Index i = 0; i < rows; ++i)
+      for (Index k = 0; k < cols; ++k) REQUIRE(element(w, i, k) == element(same, i, k));
+    for (const Index t : {1, 17, 40, 300}) {
+      const Matrix<float> x = random.matrix(t, cols);
+      Matrix<float> found(t, rows), expected(t, rows);
+      kernels::linear_bf16(ctx, view(x), w, view(found));
+      kernels::linear_bf16(ctx, view(x), same, view(expected));
+      CHECK(test::same_bits(found, expected));
     }
   }
 }
