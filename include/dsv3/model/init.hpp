@@ -25,7 +25,7 @@ void init_normal(Model<P>& model, std::uint64_t seed, double deviation = 0.006) 
       parameter.view = F32::View{w->data(), w->rows(), w->cols(), w->cols()};
       model.keep(w);
     } else {
-      parameter.values = Vector<float>::Constant(parameter.length, name.ends_with("bias") ? 0.0f : 1.0f);
+      parameter.values = Vector<float>::Constant(parameter.length, parameter.learned ? 1.0f : 0.0f);
     }
   });
 }

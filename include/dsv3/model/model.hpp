@@ -91,6 +91,11 @@ class Model {
 
   /// The norm between the last block and the output head.
   const Norm& final_norm() const { return norm_; }
+  /// The weights [S, D] of the embedding and of the output head: one and the same where they are tied.
+  const typename P::Storage::View& embedding() const { return embed_.bound("Model"); }
+  const typename P::Storage::View& head() const { return (config_.tie_word_embeddings ? embed_ : head_).bound("Model"); }
+  /// e [T, D], the embeddings of some tokens.
+  void embed(std::span<const int> ids, MatrixView<float> e) const;
 
   /// MTP module k (from 0) on the next positions of its sequences: ids are the tokens k + 1 places after those positions, h [sum of ids, W]
   /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, W] this depth's states, overwritten; it may be h.
@@ -155,8 +160,6 @@ class Model {
     return c;
   }
   static const char* name(router::Score s) { return s == router::Score::sigmoid ? "sigmoid" : "softmax"; }
-
-  const typename P::Storage::View& head() const { return (config_.tie_word_embeddings ? embed_ : head_).bound("Model"); }
 
   void check_module(Index k) const {
     require(k >= 0 && k < mtp_modules(), "Model: there is no MTP module ", k, ", the model has ", mtp_modules());
@@ -228,7 +231,6 @@ class Model {
   void run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf&& cache_of) const;
   template <class T>
   void run_mtp(Context& ctx, Index k, const Rows<Layer, T>& rows, ConstMatrixView<float> h, MatrixView<float> out) const;
-  void embed(std::span<const int> ids, MatrixView<float> e) const;
 
   void check_finite(ConstMatrixView<float> h, Index layer) const {
     for (Index t = 0; t < h.rows(); ++t)
@@ -345,7 +347,7 @@ void Model<P>::mtp_forward_texts(Context& ctx, Index k, std::span<const std::spa
 
 template <class P>
 void Model<P>::embed(std::span<const int> ids, MatrixView<float> e) const {
-  visit_weight(embed_.bound("Model"), [&](const auto& w) {
+  visit_weight(embedding(), [&](const auto& w) {
     for (Index t = 0; const int id : ids) decode_row<typename P::Arch>(w, id, e.row_data(t++));
   });
 }

@@ -73,6 +73,9 @@ class Block {
 
   Attention& attention() { return attention_; }
   const Attention& attention() const { return attention_; }
+  const Norm& input_norm() const { return input_norm_; }
+  const Norm& post_norm() const { return post_norm_; }
+  const std::variant<Dense, Sparse>& feed_forward() const { return ffn_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {

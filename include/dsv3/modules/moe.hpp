@@ -36,7 +36,7 @@ class Moe {
             router::most_experts, " experts can be chosen, the config asks for ", config_.top_k, " of ", config_.experts);
     require(config_.groups <= router::most_groups, "Moe: at most ", router::most_groups,
             " groups of experts can be told apart, the config has ", config_.groups);
-    if (c.scoring_func == router::Score::sigmoid) bias_.length = c.n_routed_experts;
+    if (c.scoring_func == router::Score::sigmoid) bias_ = {c.n_routed_experts, {}, false};
     if (c.n_shared_experts > 0) shared_ = make_ffn<Expert>(c, c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
   }
 
@@ -71,7 +71,7 @@ class Moe {
   void route(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<int> experts, MatrixView<float> gates) const {
     auto scope = ctx.scratch();
     auto logits = scope.matrix<float>(x.rows(), config_.experts);
-    kernels::linear<typename P::Arch>(ctx, x, gate_.bound("Moe"), logits);
+    kernels::linear<typename P::Arch>(ctx, x, gate(), logits);
     record(rows, point::RouterLogits{}, logits);
     const std::span<const float> bias(bias_.bound("Moe").data(), static_cast<std::size_t>(bias_.length));
     ctx.parallel_for(x.rows(), logits.size() * 16, [&](Index t, int) {
@@ -128,6 +128,8 @@ class Moe {
   }
 
   const router::Config& router_config() const { return config_; }
+  /// W_gate [E, D]. Throws: Error if it is not bound to memory.
+  const typename P::Storage::View& gate() const { return gate_.bound("Moe"); }
   const Router& router() const { return router_; }
   const std::vector<Expert>& experts() const { return experts_; }
   const std::optional<Expert>& shared() const { return shared_; }

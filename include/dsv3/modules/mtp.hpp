@@ -56,6 +56,10 @@ class Mtp {
 
   Block& block() { return block_; }
   const Block& block() const { return block_; }
+  const Norm& enorm() const { return enorm_; }
+  const Norm& hnorm() const { return hnorm_; }
+  const Linear<P>& eh_proj() const { return eh_proj_; }
+  const Norm& head_norm() const { return head_norm_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {

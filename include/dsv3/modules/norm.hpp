@@ -20,8 +20,11 @@ class RmsNorm {
   RmsNorm(Index channels, double eps) : weight_{channels}, eps_(static_cast<float>(eps)) {}
 
   void forward(Context& ctx, ConstMatrixView<float> x, MatrixView<float> y) const {
-    kernels::rms_norm<typename P::Arch>(ctx, x, weight_.bound("RmsNorm"), eps_, y);
+    kernels::rms_norm<typename P::Arch>(ctx, x, weight(), eps_, y);
   }
+
+  const Vector<float>& weight() const { return weight_.bound("RmsNorm"); }
+  float eps() const { return eps_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {

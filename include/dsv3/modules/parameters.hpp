@@ -32,6 +32,7 @@ struct WeightMatrix {
 struct WeightVector {
   Index length = 0;
   Vector<float> values{};
+  bool learned = true;  ///< by gradients; the router's bias is not
 
   Index size() const { return length; }
   /// The values. Throws: Error if there are none yet; `owner` says whose weights these are.

@@ -1,0 +1,160 @@
+// Floor 6. The float32 product of backward passes: C += A B, where A may be transposed.
+//
+// Every element of C is c = fma(a[m, k], b[k, n], c) for k = 0, 1, ... in this order, whatever the tiles and however many threads there
+// are. So sums over the rows of a batch have the same bits if the batch comes in several parts that keep its order.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "dsv3/core/context.hpp"
+#include "dsv3/simd/batch.hpp"
+
+namespace dsv3::inline DSV3_ISA::train {
+
+/// A matrix whose element [i, k] lies at data[i * row + k * col]: rows as they are, or transposed.
+struct Strided {
+  const float* data = nullptr;
+  Index row = 0, col = 0;
+};
+inline Strided as_is(ConstMatrixView<float> m) { return {m.data(), m.outerStride(), 1}; }
+inline Strided transposed(ConstMatrixView<float> m) { return {m.data(), 1, m.outerStride()}; }
+
+/// C [rows, B's columns] += A B with A [rows, B's rows]. C overlaps neither. With `overwrite`, C = A B.
+struct MultiplyAdd {
+  Strided a;
+  ConstMatrixView<float> b;
+  MatrixView<float> c;
+  bool overwrite = false;
+};
+
+namespace detail {
+
+template <class Arch>
+inline constexpr int add_rows = 6;  // of C in a tile
+template <class Arch>
+inline constexpr int add_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // of columns in a tile, as many as registers hold
+template <class Arch>
+inline constexpr Index add_columns = simd::width<Arch>* add_vectors<Arch>;
+inline constexpr Index add_depth = 128;  // rows of B that stay in the first cache beside a tile's columns
+
+/// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and `add_vectors` vectors, of which only `columns` columns exist.
+template <class Arch, int M>
+void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite) {
+  using Floats = simd::Floats<Arch>;
+  constexpr int V = add_vectors<Arch>;
+  constexpr Index width = simd::width<Arch>;
+  if (columns == add_columns<Arch>) {
+    Floats sum[M][V];
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
+        sum[m][v] = overwrite ? Floats(0.0f) : simd::load<Arch>(c + m * ldc + v * width);
+      });
+    });
+    const float* from[M];
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) { from[m] = a.data + m * a.row; });
+    for (Index k = 0; k < depth; ++k, b += ldb) {
+      Floats bk[V];
+      simd::unroll<V>([&](auto v) __attribute__((always_inline)) { bk[v] = simd::load<Arch>(b + v * width); });
+      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+        const Floats am(from[m][k * a.col]);
+        simd::unroll<V>([&](auto v) __attribute__((always_inline)) { sum[m][v] = simd::fma<Arch>(am, bk[v], sum[m][v]); });
+      });
+    }
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      simd::unroll<V>([&](auto v) __attribute__((always_inline)) { sum[m][v].store_unaligned(c + m * ldc + v * width); });
+    });
+    return;
+  }
+  for (Index n = 0; n < columns; n += width) {
+    const Index count = std::min(width, columns - n);
+    Floats sum[M];
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      sum[m] = overwrite ? Floats(0.0f) : simd::load_partial<Arch>(c + m * ldc + n, count);
+    });
+    for (Index k = 0; k < depth; ++k) {
+      const Floats bk = count == width ? simd::load<Arch>(b + k * ldb + n) : simd::load_partial<Arch>(b + k * ldb + n, count);
+      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+        sum[m] = simd::fma<Arch>(Floats(a.data[m * a.row + k * a.col]), bk, sum[m]);
+      });
+    }
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) { simd::store_partial<Arch>(c + m * ldc + n, sum[m], count); });
+  }
+}
+
+/// All rows of C in [begin, end), `columns` <= add_columns of them.
+template <class Arch>
+void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns, bool overwrite) {
+  const auto at = [&](Index m) { return Strided{a.data + m * a.row, a.row, a.col}; };
+  Index m = 0;
+  constexpr int tall = add_rows<Arch>;
+  for (; m + tall <= rows; m += tall) tile_add<Arch, tall>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
+  for (; m + 2 <= rows; m += 2) tile_add<Arch, 2>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
+  for (; m < rows; ++m) tile_add<Arch, 1>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
+}
+
+}  // namespace detail
+
+/// Floats of scratch that multiply_add() on one thread needs.
+template <class Arch>
+inline constexpr Index multiply_add_scratch = detail::add_depth* detail::add_columns<Arch>;
+
+/// C += A B on the calling thread; scratch [multiply_add_scratch].
+template <class Arch = simd::DefaultArch>
+void multiply_add(const MultiplyAdd& p, float* scratch) {
+  using namespace detail;
+  constexpr Index worth_packing = 4 * add_rows<Arch>;
+  const Index rows = p.c.rows(), depth = p.b.rows(), columns = p.b.cols();
+  if (depth == 0 && p.overwrite) {
+    for (Index m = 0; m < rows; ++m) std::fill_n(p.c.row_data(m), columns, 0.0f);
+    return;
+  }
+  for (Index n = 0; n < columns; n += add_columns<Arch>) {
+    const Index count = std::min(add_columns<Arch>, columns - n);
+    for (Index k = 0; k < depth; k += add_depth) {
+      const Index deep = std::min(add_depth, depth - k);
+      const float* b = p.b.row_data(k) + n;
+      Index ldb = p.b.outerStride();
+      if (rows >= worth_packing) {  // rows that lie a power of two apart fall into few sets of the cache
+        for (Index i = 0; i < deep; ++i) std::copy_n(b + i * ldb, count, scratch + i * add_columns<Arch>);
+        b = scratch, ldb = add_columns<Arch>;
+      }
+      rows_add<Arch>({p.a.data + k * p.a.col, p.a.row, p.a.col}, b, ldb, deep, p.c.row_data(0) + n, p.c.outerStride(), rows, count,
+                     p.overwrite && k == 0);
+    }
+  }
+}
+
+/// Every product of the group, in one parallel loop. 2 rows depth columns FLOP each.
+template <class Arch = simd::DefaultArch>
+void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
+  constexpr Index columns = 2 * detail::add_columns<Arch>, most_rows = 32 * detail::add_rows<Arch>;
+  struct Task {
+    Index product, row, column;
+  };
+  Index work = 0;
+  const auto cut = [&](auto&& emit) {
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      const MultiplyAdd& p = group[i];
+      for (Index m = 0; m < p.c.rows(); m += most_rows)
+        for (Index n = 0; n < p.c.cols(); n += columns) emit(Task{static_cast<Index>(i), m, n});
+    }
+  };
+  Index tasks = 0;
+  cut([&](const Task&) { ++tasks; });
+  for (const MultiplyAdd& p : group) work += p.c.size() * p.b.rows();
+  auto scope = ctx.scratch();
+  const auto list = scope.template array<Task>(tasks);
+  auto next = list.begin();
+  cut([&](const Task& task) { *next++ = task; });
+  auto scratch = scope.template matrix<float>(ctx.workers(), multiply_add_scratch<Arch>);
+  ctx.parallel_for(tasks, work, [&](Index i, int worker) {
+    const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
+    const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
+    const Index rows = std::min(most_rows, p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
+    multiply_add<Arch>({{p.a.data + m * p.a.row, p.a.row, p.a.col}, p.b.columns(n, count), p.c.slice(m, rows).columns(n, count), p.overwrite},
+                       scratch.row_data(worker));
+  });
+}
+
+}  // namespace dsv3::inline DSV3_ISA::train

@@ -1,0 +1,105 @@
+// Floor 6. What a forward pass keeps for its backward pass.
+//
+// A layer's record is filled by the forward pass; what its tape was told not to keep, backward computes again from what it has.
+#pragma once
+
+#include <deque>
+
+#include "dsv3/modules/rows.hpp"
+
+namespace dsv3::inline DSV3_ISA::train {
+
+/// Values of one layer, named as the points of core/tape.hpp; empty if they were not kept.
+struct LayerRecord {
+  Matrix<float> hidden, middle, attention_input, ffn_input;
+  Matrix<float> query_latent, latent, query, cached, log_sum_exp, heads;
+  Matrix<float> router_logits, gates;
+  Matrix<int> experts;
+  Matrix<float> gate, up;                ///< of the dense or the shared network
+  Matrix<float> expert_gate, expert_up;  ///< of all routed experts, rows sorted by expert
+  Matrix<float> mtp_input;
+
+  Index floats() const {
+    Index n = 0;
+    for (const auto* m : {&hidden, &middle, &attention_input, &ffn_input, &query_latent, &latent, &query, &cached, &log_sum_exp, &heads,
+                          &router_logits, &gates, &gate, &up, &expert_gate, &expert_up, &mtp_input})
+      n += m->size();
+    return n + experts.size();
+  }
+};
+
+/// What a tape keeps.
+namespace keep {
+/// All that backward would have to compute by a norm or a product.
+struct Everything {
+  static constexpr bool norms = true, queries = true, blocks = true;
+};
+/// The report's choice (section 3.2.3): RMSNorm, the up-projections of MLA and SwiGLU are computed again.
+struct Report {
+  static constexpr bool norms = false, queries = false, blocks = true;
+};
+/// The residual stream before each block; blocks run again.
+struct Blocks {
+  static constexpr bool norms = false, queries = false, blocks = false;
+};
+}  // namespace keep
+
+/// Keeps in records, layer by layer, what `Keep` says. Records keep their memory from pass to pass.
+template <class Keep = keep::Everything>
+class Tape {
+ public:
+  Tape() = default;
+  /// With `one_layer`, a tape for the passes of one layer after another, of which it keeps the last.
+  explicit Tape(bool one_layer) : one_layer_(one_layer) {}
+
+  LayerRecord& layer(Index i) {
+    if (one_layer_) i = 0;
+    while (std::ssize(layers_) <= i) layers_.emplace_back();
+    return layers_[static_cast<std::size_t>(i)];
+  }
+  Index floats() const {
+    Index n = 0;
+    for (const LayerRecord& layer : layers_) n += layer.floats();
+    return n;
+  }
+
+  using Values = ConstMatrixView<float>;
+  using Ids = ConstMatrixView<int>;
+  void record(point::Hidden, Index i, Values v) { layer(i).hidden = v; }
+  void record(point::Middle, Index i, Values v) requires Keep::blocks { layer(i).middle = v; }
+  void record(point::AttentionInput, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).attention_input = v; }
+  void record(point::FfnInput, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).ffn_input = v; }
+  void record(point::QueryLatent, Index i, Values v) requires Keep::blocks { layer(i).query_latent = v; }
+  void record(point::Latent, Index i, Values v) requires Keep::blocks { layer(i).latent = v; }
+  void record(point::Query, Index i, Values v) requires(Keep::blocks&& Keep::queries) { layer(i).query = v; }
+  void record(point::CachedLatent, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).cached = v; }
+  void record(point::LogSumExp, Index i, Values v) requires Keep::blocks { layer(i).log_sum_exp = v; }
+  void record(point::HeadsOutput, Index i, Values v) requires Keep::blocks { layer(i).heads = v; }
+  void record(point::RouterLogits, Index i, Values v) requires Keep::blocks { layer(i).router_logits = v; }
+  void record(point::Experts, Index i, Ids v) {
+    layer(i).experts = v;
+    rows_ = 0;
+  }
+  void record(point::Gates, Index i, Values v) requires Keep::blocks { layer(i).gates = v; }
+  void record(const point::FfnGate& p, Index i, Values v) requires Keep::blocks { store(p.expert, layer(i).gate, layer(i).expert_gate, layer(i), v, false); }
+  void record(const point::FfnUp& p, Index i, Values v) requires Keep::blocks { store(p.expert, layer(i).up, layer(i).expert_up, layer(i), v, true); }
+  void record(point::MtpProjectionInput, Index i, Values v) { layer(i).mtp_input = v; }
+
+ private:
+  // Networks of experts come in the order of their rows.
+  void store(Index expert, Matrix<float>& alone, Matrix<float>& sorted, const LayerRecord& layer, Values v, bool last) {
+    if (expert < 0) {
+      alone = v;
+      return;
+    }
+    sorted.resize(layer.experts.size(), v.cols());
+    sorted.middleRows(rows_, v.rows()) = v;
+    if (last) rows_ += v.rows();
+  }
+
+  std::deque<LayerRecord> layers_;
+  Index rows_ = 0;
+  bool one_layer_ = false;
+};
+
+}  // namespace dsv3::inline DSV3_ISA::train
