@@ -1,6 +1,9 @@
 // Gradients of whole models against PyTorch's (float64, rounded to float32), name by name.
 #include "dsv3/train/backpropagation.hpp"
+#include <filesystem>
+
 #include "support/checkpoint.hpp"
+#include "support/threads.hpp"
 
 using namespace test;
 
@@ -61,4 +64,126 @@ TEST_CASE("gradients of the main loss are PyTorch's (spec T21)") {
   check_main<DeepSeekV3, train::keep::Everything>("v3-odd", 5e-5);
   check_main<DeepSeekV2, train::keep::Everything>("v2-lite", 5e-5);
   check_main<DeepSeekV3, train::keep::Everything>("v3-tiny", 2e-4);
+}
+
+namespace {
+
+struct Case {
+  double tolerance = 5e-5;
+  train::Objective objective;
+  std::string loss = "loss";
+};
+
+/// A batch of `samples` cut into parts of `part` samples: the objective, all gradients, and the sums.
+template <class P, class Keep = train::keep::Everything>
+struct Run {
+  Run(Model<P>& model, std::span<const train::Sample> samples, const train::Objective& objective, Index part, int threads = 1)
+      : parameters(model), gradients(parameters), executor(threads), counts(train::count(samples, objective.mtp_weight != 0 ? model.mtp_modules() : 0)) {
+    Context ctx(executor, 1);
+    train::Backpropagation<P, Keep> passes(model);
+    for (Index i = 0; i < std::ssize(samples); i += part)
+      sums += passes.accumulate(ctx, samples.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(std::min(part, std::ssize(samples) - i))), counts,
+                                objective, gradients);
+    losses = train::losses(sums, counts, objective);
+  }
+  train::Parameters<P> parameters;
+  train::Gradients<P> gradients;
+  Threads executor;
+  train::Counts counts;
+  train::Sums sums;
+  train::Losses losses;
+};
+
+/// The first parameter whose gradients differ in a bit, or "".
+template <class A, class B>
+std::string first_difference(const A& a, const B& b) {
+  for (const auto& p : a.parameters.list())
+    if (p.in(a.gradients.values()) != p.in(b.gradients.values())) return p.name;
+  return {};
+}
+
+double scalar(const Reference& r, const std::string& name) { return r.matrix<double>(name)(0, 0); }
+
+}  // namespace
+
+TEST_CASE("the recompute policies give the gradients of keeping everything, bit for bit") {
+  const auto ids = Reference(golden_train + "v3-tiny/mtp-loss.safetensors").ints("experts.1");
+  const auto tokens = Reference(golden + "v3-tiny/golden.safetensors").ints("input_ids");
+  const auto samples = samples_of(tokens);
+  auto model = io::load(golden + "v3-tiny");
+  const train::Objective objective{0.3, 0.01};
+  const Run<DeepSeekV3> all(model, samples, objective, 2);
+  const Run<DeepSeekV3, train::keep::Report> report(model, samples, objective, 2);
+  const Run<DeepSeekV3, train::keep::Blocks> blocks(model, samples, objective, 2);
+  CHECK(first_difference(report, all) == "");
+  CHECK(first_difference(blocks, all) == "");
+}
+
+TEST_CASE("MTP losses, with the embedding and the head shared (spec T3-T6)") {
+  const Reference reference(golden_train + "v3-tiny/mtp-loss.safetensors");
+  const auto ids = Reference(golden_train + "v3-tiny/gradients.safetensors").ints("input_ids");
+  auto model = io::load(golden + "v3-tiny");
+  const Run<DeepSeekV3> run(model, samples_of(ids), {0.3}, 2);
+  CHECK(run.losses.total == doctest::Approx(static_cast<double>(reference.floats("loss")(0, 0))).epsilon(1e-6));
+  CHECK(run.losses.main == doctest::Approx(static_cast<double>(reference.floats("loss_main")(0, 0))).epsilon(1e-6));
+  for (std::size_t k = 0; k < 2; ++k)
+    CHECK(run.losses.mtp[k] == doctest::Approx(static_cast<double>(reference.floats("loss_mtp")(0, static_cast<Index>(k)))).epsilon(1e-6));
+  const double worst = worst_error(run.parameters, run.gradients, reference);
+  MESSAGE("worst relative error ", worst);
+  CHECK(worst < 2e-4);
+}
+
+TEST_CASE("the balance loss reaches all layers below (spec T8-T10)") {
+  const Reference reference(golden_train + "v3-odd/balance-loss.safetensors");
+  const auto ids = Reference(golden_train + "v3-odd/gradients.safetensors").ints("input_ids");
+  auto model = io::load(golden + "v3-odd");
+  const Run<DeepSeekV3> run(model, samples_of(ids), {0, 0.5}, 2);
+  CHECK(run.losses.total == doctest::Approx(static_cast<double>(reference.floats("loss")(0, 0))).epsilon(1e-6));
+  const double worst = worst_error(run.parameters, run.gradients, reference);
+  MESSAGE("worst relative error ", worst);
+  CHECK(worst < 5e-5);
+}
+
+TEST_CASE("masked targets in unequal micro-batches (spec T2, T36)") {
+  const Reference reference(golden_train + "train-tiny/masked.safetensors");
+  const auto ids = reference.ints("input_ids");
+  const auto trained = reference.matrix<std::uint8_t>("trained");
+  auto samples = samples_of(ids);
+  for (Index i = 0; i < ids.rows(); ++i) samples[static_cast<std::size_t>(i)].trained = {trained.row(i).data(), static_cast<std::size_t>(ids.cols())};
+  auto model = io::load(golden_train + "train-tiny");
+  const train::Objective objective{0.3, 0.01};
+  const Run<DeepSeekV3> whole(model, samples, objective, 4);
+  CHECK(whole.losses.main == doctest::Approx(scalar(reference, "main")).epsilon(1e-6));
+  CHECK(whole.losses.mtp[0] == doctest::Approx(scalar(reference, "mtp")).epsilon(1e-6));
+  CHECK(whole.losses.total == doctest::Approx(scalar(reference, "loss")).epsilon(1e-6));
+  const double worst = worst_error(whole.parameters, whole.gradients, reference);
+  MESSAGE("worst relative error ", worst);
+  CHECK(worst < 5e-5);
+  for (const Index part : {1, 2, 3}) {
+    const Run<DeepSeekV3> parts(model, samples, objective, part);
+    CHECK(first_difference(parts, whole) == "");
+    CHECK(parts.sums.loads == whole.sums.loads);
+  }
+  for (const int threads : {2, 5}) CHECK(first_difference(Run<DeepSeekV3>(model, samples, objective, 4, threads), whole) == "");
+}
+
+TEST_CASE("documents packed into a row do not see one another (spec T54)") {
+  const Reference reference(golden_train + "packed/packed.safetensors");
+  auto ids = reference.ints("input_ids");
+  const auto trained = reference.matrix<std::uint8_t>("trained");
+  const auto lengths = reference.ints("lengths");
+  const std::array<Index, 2> documents{0, lengths(0, 0)};
+  const train::Sample sample{{ids.data(), static_cast<std::size_t>(ids.size())}, {trained.data(), static_cast<std::size_t>(trained.size())}, documents};
+  std::filesystem::path folder = std::filesystem::temp_directory_path() / "dsv3_packed";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(golden_train + "train-tiny/config.json", folder / "config.json", std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(golden_train + "train-tiny/final.safetensors", folder / "model.safetensors", std::filesystem::copy_options::overwrite_existing);
+  auto model = io::load(folder.string());
+  const Run<DeepSeekV3> run(model, {&sample, 1}, {0.3}, 1);
+  CHECK(run.losses.main == doctest::Approx(static_cast<double>(reference.floats("main")(0, 0))).epsilon(1e-6));
+  CHECK(run.losses.mtp[0] == doctest::Approx(static_cast<double>(reference.floats("mtp")(0, 0))).epsilon(1e-6));
+  CHECK(run.sums.loads == reference.ints("loads").cast<Index>());
+  const double worst = worst_error(run.parameters, run.gradients, reference);
+  MESSAGE("worst relative error ", worst);
+  CHECK(worst < 5e-5);
 }

@@ -33,7 +33,7 @@ struct Parameter {
 };
 
 /// The master weights of a model. The model reads its matrices from here; its small vectors are copies that refresh() brings up to date.
-/// The model must live as long as this, and so must this as long as the model is used.
+/// The model must live as long as this; it keeps the arena alive.
 template <class P>
 class Parameters {
  public:
@@ -51,11 +51,12 @@ class Parameters {
       list_.push_back(p);
       size_ += (p.size() + alignment - 1) / alignment * alignment;
     });
-    values_.setZero(size_);
+    values_->setZero(size_);
+    model.keep(values_);
     std::size_t i = 0;
     Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
       const Parameter& p = list_[i++];
-      float* to = values_.data() + p.offset;
+      float* to = values_->data() + p.offset;
       if constexpr (requires { parameter.view; }) {
         visit_weight(parameter.bound(name.c_str()), [&](const auto& w) {
           for (Index r = 0; r < p.rows; ++r) decode_row<typename P::Arch>(w, r, to + r * p.cols);
@@ -76,8 +77,8 @@ class Parameters {
   const std::vector<Parameter>& list() const { return list_; }
   /// Floats of an arena: the parameters, each begun on a new cache line.
   Index size() const { return size_; }
-  Arena& values() { return values_; }
-  const Arena& values() const { return values_; }
+  Arena& values() { return *values_; }
+  const Arena& values() const { return *values_; }
   Arena make_arena() const { return Arena::Zero(size_); }
 
   /// The parameter of that name. Throws: Error if there is none.
@@ -92,7 +93,7 @@ class Parameters {
     std::size_t i = 0;
     Model<P>::for_each_tensor(model_, [&]<class T>(const std::string&, T& parameter) {
       const Parameter& p = list_[i++];
-      if constexpr (!requires { parameter.view; }) std::copy_n(values_.data() + p.offset, p.size(), parameter.values.data());
+      if constexpr (!requires { parameter.view; }) std::copy_n(values_->data() + p.offset, p.size(), parameter.values.data());
     });
   }
 
@@ -109,7 +110,7 @@ class Parameters {
   Model<P>& model_;
   std::vector<Parameter> list_;
   Index size_ = 0;
-  Arena values_;
+  std::shared_ptr<Arena> values_ = std::make_shared<Arena>();
   std::unordered_map<const void*, Index> places_;
 };
 
