@@ -97,7 +97,7 @@ std::shared_ptr<const Memory> fill_model(dsv3::Context& ctx, dsv3::Model<P>& mod
         parameter.view = dsv3::Bf16::View{reinterpret_cast<std::uint16_t*>(data), parameter.rows, parameter.cols, parameter.cols};
       }
     } else {
-      parameter.values = dsv3::Vector<float>::Constant(parameter.length, name.ends_with("bias") ? 0.0f : 1.0f);
+      parameter.values = dsv3::Vector<float>::Constant(parameter.length, parameter.learned ? 1.0f : 0.0f);
     }
   });
   return memory;

@@ -18,7 +18,7 @@ void init_normal(Model<P>& model, std::uint64_t seed, double deviation = 0.006) 
   // Box-Muller: std::normal_distribution differs between libraries.
   const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };
   const auto normal = [&] { return deviation * std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()); };
-  Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
+  Model<P>::for_each_tensor(model, [&]<class T>(const std::string&, T& parameter) {
     if constexpr (requires { parameter.view; }) {
       const auto w = std::make_shared<Matrix<float>>(parameter.rows, parameter.cols);
       for (Index i = 0; i < w->size(); ++i) w->data()[i] = static_cast<float>(normal());
