@@ -128,17 +128,30 @@ class GatedFfn {
   // The same for a tape that wants the gates: they exist whole, and so does up.
   template <class Cache, Tape T>
   static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
-    for (const auto& [ffn, x, y, expert] : jobs) {
-      auto scope = ctx.scratch();
-      auto gate = scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features());
-      auto up = scope.matrix<float>(gate.rows(), gate.cols());
-      const std::array projections{typename Linear<P>::Job{&ffn->gate_proj_, gate}, typename Linear<P>::Job{&ffn->up_proj_, up}};
-      Linear<P>::forward_group(ctx, x, rows, projections);
-      record(rows, point::FfnGate{expert}, gate);
-      record(rows, point::FfnUp{expert}, up);
-      kernels::activate<typename P::Arch>(ctx, gate, up, gate, ffn->activation_);
-      ffn->down_proj_.forward(ctx, gate, rows, y);
+    using Product = kernels::Product<View>;
+    auto scope = ctx.scratch();
+    const auto n = static_cast<Index>(jobs.size());
+    const auto inner = scope.array<Product>(2 * n), outer = scope.array<Product>(n);
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      const auto& [ffn, x, y, expert] = jobs[i];
+      const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
+      const auto input = P::Compute::prepare(ctx, scope, x, gate);
+      const Index width = ffn->gate_proj_.out_features();
+      std::construct_at(&inner[2 * i], Product{input, gate, scope.matrix<float>(x.rows(), width)});
+      std::construct_at(&inner[2 * i + 1], Product{is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), up,
+                                                   scope.matrix<float>(x.rows(), width)});
     }
+    multiply<P>(ctx, rows, inner);
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      const auto& gate = inner[2 * i].y;
+      const auto& up = inner[2 * i + 1].y;
+      record(rows, point::FfnGate{jobs[i].expert}, gate);
+      record(rows, point::FfnUp{jobs[i].expert}, up);
+      kernels::activate<typename P::Arch>(ctx, gate, up, gate, jobs[i].ffn->activation_);
+      const View& down = jobs[i].ffn->down_proj_.weight();
+      std::construct_at(&outer[i], Product{P::Compute::prepare(ctx, scope, gate, down), down, jobs[i].y});
+    }
+    multiply<P>(ctx, rows, outer);
   }
   [[no_unique_address]] Activation activation_;
   Linear<P> gate_proj_, up_proj_, down_proj_;

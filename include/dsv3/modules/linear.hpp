@@ -10,10 +10,12 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Products of prepared activations as P::Compute forms them in a pass.
+/// Products of prepared activations as P::Compute forms them in a pass: by a function of its own, if it has one.
 template <class P>
 void multiply(Context& ctx, const Pass& pass, std::span<const kernels::Product<typename P::Storage::View>> group) {
-  if (in_bf16<typename P::Compute>(pass.rows))
+  if constexpr (requires { P::Compute::template multiply<typename P::Arch>(ctx, group); })
+    P::Compute::template multiply<typename P::Arch>(ctx, group);
+  else if (in_bf16<typename P::Compute>(pass.rows))
     kernels::grouped_linear_bf16<typename P::Arch>(ctx, group);
   else
     kernels::grouped_linear<typename P::Arch>(ctx, group);

@@ -20,12 +20,16 @@ struct Strided {
 inline Strided as_is(ConstMatrixView<float> m) { return {m.data(), m.outerStride(), 1}; }
 inline Strided transposed(ConstMatrixView<float> m) { return {m.data(), 1, m.outerStride()}; }
 
-/// C [rows, B's columns] += A B with A [rows, B's rows]. C overlaps neither. With `overwrite`, C = A B.
+/// C [rows, columns] += A B with A [rows, depth] and B [depth, columns], or with `transpose_b` B = b^T, b [columns, depth]. C overlaps
+/// neither. With `overwrite`, C = A B.
 struct MultiplyAdd {
   Strided a;
   ConstMatrixView<float> b;
   MatrixView<float> c;
-  bool overwrite = false;
+  bool overwrite = false, transpose_b = false;
+
+  Index depth() const { return transpose_b ? b.cols() : b.rows(); }
+  Index columns() const { return transpose_b ? b.rows() : b.cols(); }
 };
 
 namespace detail {
@@ -93,6 +97,15 @@ void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
   for (; m < rows; ++m) tile_add<Arch, 1>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
 }
 
+/// to[k, n] = b[n, k], in rows of add_columns.
+template <class Arch>
+void pack_transposed(const float* b, Index ldb, Index depth, Index columns, float* to) {
+  constexpr Index block = 8;  // a cache line or half of one is read for each row that is written
+  for (Index k0 = 0; k0 < depth; k0 += block)
+    for (Index n = 0; n < columns; ++n)
+      for (Index k = k0; k < std::min(k0 + block, depth); ++k) to[k * add_columns<Arch> + n] = b[n * ldb + k];
+}
+
 }  // namespace detail
 
 /// Floats of scratch that multiply_add() on one thread needs.
@@ -104,7 +117,7 @@ template <class Arch = simd::DefaultArch>
 void multiply_add(const MultiplyAdd& p, float* scratch) {
   using namespace detail;
   constexpr Index worth_packing = 4 * add_rows<Arch>;
-  const Index rows = p.c.rows(), depth = p.b.rows(), columns = p.b.cols();
+  const Index rows = p.c.rows(), depth = p.depth(), columns = p.columns();
   if (depth == 0 && p.overwrite) {
     for (Index m = 0; m < rows; ++m) std::fill_n(p.c.row_data(m), columns, 0.0f);
     return;
@@ -113,9 +126,12 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
     const Index count = std::min(add_columns<Arch>, columns - n);
     for (Index k = 0; k < depth; k += add_depth) {
       const Index deep = std::min(add_depth, depth - k);
-      const float* b = p.b.row_data(k) + n;
+      const float* b = p.transpose_b ? p.b.row_data(n) + k : p.b.row_data(k) + n;
       Index ldb = p.b.outerStride();
-      if (rows >= worth_packing) {  // rows that lie a power of two apart fall into few sets of the cache
+      if (p.transpose_b) {
+        pack_transposed<Arch>(b, ldb, deep, count, scratch);
+        b = scratch, ldb = add_columns<Arch>;
+      } else if (rows >= worth_packing) {  // rows that lie a power of two apart fall into few sets of the cache
         for (Index i = 0; i < deep; ++i) std::copy_n(b + i * ldb, count, scratch + i * add_columns<Arch>);
         b = scratch, ldb = add_columns<Arch>;
       }
@@ -128,21 +144,22 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
 /// Every product of the group, in one parallel loop. 2 rows depth columns FLOP each.
 template <class Arch = simd::DefaultArch>
 void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
-  constexpr Index columns = 2 * detail::add_columns<Arch>, most_rows = 32 * detail::add_rows<Arch>;
+  constexpr Index columns = 2 * detail::add_columns<Arch>;
   struct Task {
     Index product, row, column;
   };
   Index work = 0;
+  const auto most_rows = [](const MultiplyAdd& p) { return Index{p.transpose_b ? 64 : 32} * detail::add_rows<Arch>; };  // B is packed once for them
   const auto cut = [&](auto&& emit) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       const MultiplyAdd& p = group[i];
-      for (Index m = 0; m < p.c.rows(); m += most_rows)
+      for (Index m = 0; m < p.c.rows(); m += most_rows(p))
         for (Index n = 0; n < p.c.cols(); n += columns) emit(Task{static_cast<Index>(i), m, n});
     }
   };
   Index tasks = 0;
   cut([&](const Task&) { ++tasks; });
-  for (const MultiplyAdd& p : group) work += p.c.size() * p.b.rows();
+  for (const MultiplyAdd& p : group) work += p.c.size() * p.depth();
   auto scope = ctx.scratch();
   const auto list = scope.template array<Task>(tasks);
   auto next = list.begin();
@@ -151,8 +168,12 @@ void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
   ctx.parallel_for(tasks, work, [&](Index i, int worker) {
     const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
     const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
-    const Index rows = std::min(most_rows, p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
-    multiply_add<Arch>({{p.a.data + m * p.a.row, p.a.row, p.a.col}, p.b.columns(n, count), p.c.slice(m, rows).columns(n, count), p.overwrite},
+    const Index rows = std::min(most_rows(p), p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
+    multiply_add<Arch>({{p.a.data + m * p.a.row, p.a.row, p.a.col},
+                        p.transpose_b ? p.b.slice(n, count) : p.b.columns(n, count),
+                        p.c.slice(m, rows).columns(n, count),
+                        p.overwrite,
+                        p.transpose_b},
                        scratch.row_data(worker));
   });
 }

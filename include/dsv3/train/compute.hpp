@@ -1,0 +1,28 @@
+// Floor 6. How a model in training forms its products.
+#pragma once
+
+#include "dsv3/model/policy.hpp"
+#include "dsv3/train/linear_backward.hpp"
+
+namespace dsv3::inline DSV3_ISA::train {
+
+/// Float32 products of many rows: each element is summed over k in order (train/multiply_add.hpp). Faster for many rows than
+/// compute::Exact, which has the bits of decoding; a row's result depends on that row alone here too.
+struct Float32 : compute::Exact {
+  template <class Arch, WeightView W>
+  static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
+    auto scope = ctx.scratch();
+    const auto products = scope.template array<MultiplyAdd>(std::ssize(group));
+    for (std::size_t i = 0; i < group.size(); ++i)
+      std::construct_at(&products[i], MultiplyAdd{as_is(group[i].x), master(group[i].w), group[i].y, true, true});
+    grouped_multiply_add<Arch>(ctx, products);
+  }
+};
+
+/// The bundle P for training in float32: the same parts and weights, products as Float32 forms them.
+template <class P = DeepSeekV3>
+struct Training : P {
+  using Compute = Float32;
+};
+
+}  // namespace dsv3::inline DSV3_ISA::train
