@@ -82,13 +82,13 @@ class Args {
       if (!arg.starts_with("--")) {
         positional_.emplace_back(arg);
       } else if (flags.contains(arg)) {
-        given_[std::string(arg)] = "";
+        given_[std::string(arg)] = {""};
       } else if (!with_value.contains(arg)) {
         throw UsageError("unknown option " + std::string(arg));
       } else if (i + 1 == argc) {
         throw UsageError(std::string(arg) + " needs a value");
       } else {
-        given_[std::string(arg)] = argv[++i];
+        given_[std::string(arg)].emplace_back(argv[++i]);
       }
     }
     if (positional_.size() != positionals)
@@ -100,7 +100,12 @@ class Args {
   bool has(const std::string& option) const { return given_.contains(option); }
   std::optional<std::string> value(const std::string& option) const {
     const auto at = given_.find(option);
-    return at == given_.end() ? std::nullopt : std::optional(at->second);
+    return at == given_.end() ? std::nullopt : std::optional(at->second.back());
+  }
+  /// All values of an option that may be given several times.
+  std::vector<std::string> values(const std::string& option) const {
+    const auto at = given_.find(option);
+    return at == given_.end() ? std::vector<std::string>() : at->second;
   }
   template <class T>
   T number(const std::string& option, T otherwise, T low, T high) const {
@@ -116,7 +121,7 @@ class Args {
 
  private:
   std::vector<std::string> positional_;
-  std::map<std::string, std::string> given_;
+  std::map<std::string, std::vector<std::string>> given_;
 };
 
 /// Runs body() and turns what it throws into a message and an exit code: 0 done, 1 error, 2 wrong arguments.

@@ -82,11 +82,12 @@ void check_expanded_tiles(const Variant& variant) {
   const mla::Heads h{3, 12, 10, 20, 70, 0.1f};
   const Index earlier = 500, rows = 40, tokens = earlier + rows;
   const auto expanded = bf16(random.matrix(tokens, 3 * 32)), k_pe = bf16(random.matrix(tokens, 10)), q = bf16(random.matrix(rows, 3 * 22));
+  const mla::Text text{0, rows, 0, earlier};
   const auto attend = [&]<bool tiled>(std::bool_constant<tiled>, int threads, Matrix<float>& lse) {
     Parallel openmp{threads};
     Context ctx(openmp, 0);
     Matrix<float> out = Matrix<float>::Constant(rows, 3 * 20, NAN);
-    mla::attend_expanded<tiled, Arch>(ctx, h, 0, 3, earlier, view(expanded), view(k_pe), view(q), view(out), variant, view(lse));
+    mla::attend_expanded<tiled, Arch>(ctx, h, 0, 3, {&text, 1}, view(expanded), view(k_pe), view(q), view(out), variant, view(lse));
     return out;
   };
   Matrix<float> lse(rows, 3), lse_tiled(rows, 3);

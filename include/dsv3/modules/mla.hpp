@@ -38,17 +38,22 @@ class Mla {
     mla::project(ctx, weights_, x, rows, q, kv);
     mla::append(ctx, weights_, rows, q, kv);
     auto lse = records<T, point::LogSumExp> ? scope.matrix<float>(x.rows(), heads.count) : MatrixView<float>();
+    const auto texts = scope.array<mla::Text>(std::ssize(rows.segments));  // without caches
+    std::size_t alone = 0;
     for (auto s = rows.segments.begin(); s != rows.segments.end();) {
       auto end = s + 1;
       if (!records<T, point::LogSumExp> && absorbed(*s)) {
         while (end != rows.segments.end() && absorbed(*end) && end->begin == (end - 1)->begin + (end - 1)->count) ++end;
         mla::attend_absorbed(ctx, weights_, std::span<const Segment<Cache>>(s, end), q, o);
+      } else if (s->cache == nullptr) {
+        texts[alone++] = {s->begin, s->count, s->begin, 0};
       } else if (s->count > 0) {
-        expand(ctx, *s, rows, kv, q.slice(s->begin, s->count), o.slice(s->begin, s->count),
+        expand(ctx, *s, rows, q.slice(s->begin, s->count), o.slice(s->begin, s->count),
                lse.rows() > 0 ? lse.slice(s->begin, s->count) : lse);
       }
       s = end;
     }
+    if (alone > 0) mla::attend_expanded(ctx, weights_, rows, texts.first(alone), kv, q, o, lse);
     record(rows, point::LogSumExp{}, lse);
     record(rows, point::HeadsOutput{}, o);
     weights_.o_proj.forward(ctx, o, rows, y);
@@ -67,13 +72,12 @@ class Mla {
     return form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
   }
 
-  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, ConstMatrixView<float> kv, MatrixView<float> q, MatrixView<float> o,
-              MatrixView<float> lse) const {
-    if (s.cache == nullptr) return mla::attend_expanded(ctx, weights_, pass, kv.slice(s.begin, s.count), 0, q, o, lse);
+  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, MatrixView<float> q, MatrixView<float> o, MatrixView<float> lse) const {
     auto scope = ctx.scratch();
-    auto latents = scope.matrix<float>(s.position + s.count, kv.cols());
+    auto latents = scope.matrix<float>(s.position + s.count, weights_.heads.rank + weights_.heads.rope);
     mla::read_latents<typename P::Arch>(ctx, *s.cache, latents);
-    mla::attend_expanded(ctx, weights_, pass, latents, s.position, q, o, lse);
+    const mla::Text text{0, s.count, 0, s.position};
+    mla::attend_expanded(ctx, weights_, pass, {&text, 1}, latents, q, o, lse);
   }
 
   mla::Weights<P> weights_;

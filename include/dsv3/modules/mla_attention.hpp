@@ -109,19 +109,28 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
   }
 }
 
-/// Attention of heads [first, first + count) of a segment's rows over expanded keys and values (eq. 10): expanded [S, count (N + V)], k_pe
-/// [S, R]; q [T, H (N + R)] and o [T, H V] are the segment's rows.
+/// A text among the rows of expanded attention: its rows [begin, begin + count) of q and o, behind `earlier` tokens that have no rows there;
+/// its keys and values are rows [first, first + earlier + count) of the expanded ones.
+struct Text {
+  Index begin = 0, count = 0, first = 0, earlier = 0;
+};
+
+/// Attention of heads [first, first + count) of some texts over expanded keys and values (eq. 10): expanded [S, count (N + V)], k_pe [S, R];
+/// q [T, H (N + R)], o [T, H V].
 /// `lse` [T, H], if it has rows, receives each row's and head's log-sum-exp.
 template <bool Tiled, class Arch, attention::Variant Variant = attention::Full>
-void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count, Index position, ConstMatrixView<float> expanded,
+void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count, std::span<const Text> texts, ConstMatrixView<float> expanded,
                      ConstMatrixView<float> k_pe, ConstMatrixView<float> q, MatrixView<float> o, const Variant& variant = {},
                      MatrixView<float> lse = {}) {
   constexpr bool tiled = Tiled && kernels::has_bf16_tiles<Arch>;
   using detail::tile;
-  constexpr Index together = tiled ? detail::tiles_together : 1;
-  const Index width = heads.nope + heads.value, groups = (q.rows() + together * tile - 1) / (together * tile);
-  const Index work = q.rows() * count * expanded.rows() * (heads.query() + heads.value) / (tiled ? detail::tiled_speedup : 1);
-  Index partial = 0, scratch_floats = kernels::attend_scratch(heads.value);
+  constexpr Index together = tiled ? detail::tiles_together : 1, rows_together = together * tile;
+  const Index width = heads.nope + heads.value;
+  Index work = 0, groups = 0, partial = 0, scratch_floats = kernels::attend_scratch(heads.value);
+  for (const Text& text : texts) {
+    groups += (text.count + rows_together - 1) / rows_together;
+    work += text.count * count * (text.earlier + text.count) * (heads.query() + heads.value) / (tiled ? detail::tiled_speedup : 1);
+  }
   if constexpr (tiled) {
     partial = kernels::attention_partial<Arch>(heads.value);
     scratch_floats = kernels::attend_bf16_scratch<Arch>(heads.nope, heads.rope, heads.value, together);
@@ -129,31 +138,43 @@ void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count,
   auto scope = ctx.scratch();
   auto partials = scope.template matrix<float>(ctx.workers(), together * partial);
   auto scratch = scope.template matrix<float>(ctx.workers(), scratch_floats);
+  struct Group {
+    const Text* text;
+    Index begin;  // within the text
+  };
+  const auto list = scope.template array<Group>(groups);
+  for (auto next = list.begin(); const Text& text : texts)
+    for (Index begin = 0; begin < text.count; begin += rows_together) *next++ = {&text, begin};
   ctx.parallel_for(count * groups, work, [&](Index task, int worker) {
-    const Index i = task % count, h = first + i, begin = task / count * together * tile, end = std::min(begin + together * tile, q.rows());
-    const kernels::KeysValues kv{expanded.columns(i * width, heads.nope), k_pe, expanded.columns(i * width + heads.nope, heads.value)};
-    const auto tile_at = [&](Index t) {
-      const auto queries = q.slice(t, std::min(tile, end - t));
+    const auto& [text, begin] = list[static_cast<std::size_t>(task / count)];
+    const Index i = task % count, h = first + i, end = std::min(begin + rows_together, text->count), keys = text->earlier + text->count;
+    const auto own = expanded.slice(text->first, keys);
+    const kernels::KeysValues kv{own.columns(i * width, heads.nope), k_pe.slice(text->first, keys),
+                                 own.columns(i * width + heads.nope, heads.value)};
+    const auto tile_at = [&, earlier = text->earlier, row = text->begin, last = end](Index t) {
+      const auto queries = q.slice(row + t, std::min(tile, last - t));
       return kernels::QueryTile{queries.columns(h * heads.query(), heads.nope),
                                 queries.columns(h * heads.query() + heads.nope, heads.rope),
-                                position + t + 1,
+                                earlier + t + 1,
                                 1,
                                 h,
                                 0};
     };
     std::array<float, tile> sums;
-    const auto keep_lse = [&](Index t) {
-      for (Index m = 0; lse.rows() > 0 && m < std::min(tile, end - t); ++m) lse.row_data(t + m)[h] = sums[static_cast<std::size_t>(m)];
+    const auto keep_lse = [&, row = text->begin, last = end](Index t) {
+      for (Index m = 0; lse.rows() > 0 && m < std::min(tile, last - t); ++m) lse.row_data(row + t + m)[h] = sums[static_cast<std::size_t>(m)];
     };
     float* lse_out = lse.rows() > 0 ? sums.data() : nullptr;
-    const auto out = [&](Index t) { return o.slice(t, std::min(tile, end - t)).columns(h * heads.value, heads.value); };
+    const auto out = [&, row = text->begin, last = end](Index t) {
+      return o.slice(row + t, std::min(tile, last - t)).columns(h * heads.value, heads.value);
+    };
     if constexpr (tiled) {
       std::array<kernels::QueryTile, together> queries;
       std::size_t n = 0;
       for (Index t = begin; t < end; t += tile) std::construct_at(&queries[n++], tile_at(t));
       float* results = partials.row_data(worker);
-      const Index start = attention::first_key(variant, position + begin + 1) / kernels::attention_block * kernels::attention_block;
-      kernels::attend_bf16<Arch>(std::span<const kernels::QueryTile>(queries.data(), n), kv, start, position + end, heads.scale,
+      const Index start = attention::first_key(variant, text->earlier + begin + 1) / kernels::attention_block * kernels::attention_block;
+      kernels::attend_bf16<Arch>(std::span<const kernels::QueryTile>(queries.data(), n), kv, start, text->earlier + end, heads.scale,
                                  heads.value, results, scratch.row_data(worker), variant);
       for (Index t = begin; t < end; t += tile, results += partial) {
         kernels::finish_attention<Arch>(results, 1, 0, out(t), lse_out);

@@ -38,18 +38,23 @@ void append(Context& ctx, const Weights<P>& w, const Rows<Cache, T>& rows, Matri
   auto scope = ctx.scratch();
   w.kv_a_norm.forward(ctx, kv.columns(0, heads.rank), kv.columns(0, heads.rank));
   auto angles = scope.matrix<float>(ctx.workers(), heads.rope);
+  const auto owner = scope.array<const Segment<Cache>*>(kv.rows());
   for (const auto& s : rows.segments) {
     if (s.cache != nullptr) s.cache->open(s.position, s.count);
-    ctx.parallel_for(s.count, s.count * (heads.count * heads.rope + heads.rank) * 4, [&](Index i, int worker) {
-      float* cos_sin = angles.row_data(worker);
-      w.rotation.angles(s.position + i, cos_sin);
-      float* query = q.row_data(s.begin + i) + heads.nope;
-      for (Index h = 0; h < heads.count; ++h, query += heads.query()) w.rotation.apply(query, cos_sin, query);
-      float *c_kv = kv.row_data(s.begin + i), *k_pe = c_kv + heads.rank;
-      w.rotation.apply(k_pe, cos_sin, k_pe);
-      if (s.cache != nullptr) s.cache->write(s.position + i, c_kv, k_pe);
-    });
+    std::fill_n(owner.begin() + s.begin, s.count, &s);
   }
+  ctx.parallel_for(kv.rows(), kv.rows() * (heads.count * heads.rope + heads.rank) * 4, [&](Index t, int worker) {
+    const Segment<Cache>* s = owner[static_cast<std::size_t>(t)];
+    if (s == nullptr) return;
+    const Index position = s->position + t - s->begin;
+    float* cos_sin = angles.row_data(worker);
+    w.rotation.angles(position, cos_sin);
+    float* query = q.row_data(t) + heads.nope;
+    for (Index h = 0; h < heads.count; ++h, query += heads.query()) w.rotation.apply(query, cos_sin, query);
+    float *c_kv = kv.row_data(t), *k_pe = c_kv + heads.rank;
+    w.rotation.apply(k_pe, cos_sin, k_pe);
+    if (s->cache != nullptr) s->cache->write(position, c_kv, k_pe);
+  });
   record(rows, point::Query{}, q);
   record(rows, point::CachedLatent{}, kv);
 }
@@ -80,11 +85,11 @@ void attend_absorbed(Context& ctx, const Weights<P>& w, std::span<const Segment<
   kernels::grouped_linear<Arch, View>(ctx, products);
 }
 
-/// Expanded attention (eq. 4, 5, 10) of a segment's rows: q [count, H (N + R)], o [count, H V]. Its `earlier` first tokens and the rows
-/// themselves are latents [earlier + count, C + R]. `lse` [count, H], if it has rows, receives the log-sum-exp of each row and head. Keys
-/// and values of a few heads at a time, so that scratch stays small however long the context is.
+/// Expanded attention (eq. 4, 5, 10) of some texts: q [T, H (N + R)], o [T, H V], latents [S, C + R] of all tokens that they see. `lse`
+/// [T, H], if it has rows, receives the log-sum-exp of each row and head. Keys and values of a few heads at a time, so that scratch stays
+/// small however long the context is.
 template <class P>
-void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, ConstMatrixView<float> latents, Index earlier,
+void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, std::span<const Text> texts, ConstMatrixView<float> latents,
                      MatrixView<float> q, MatrixView<float> o, MatrixView<float> lse = {}) {
   constexpr Index expanded_floats = Index{1} << 23;  // 32 MiB of expanded keys and values at a time
   using View = typename P::Storage::View;
@@ -100,7 +105,7 @@ void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, ConstM
     const Index count = std::min(together, heads.count - first);
     const kernels::Product<View> product{c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width)};
     multiply<P>(ctx, pass, {&product, 1});
-    attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, earlier, product.y, k_pe, q, o, w.variant, lse);
+    attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, texts, product.y, k_pe, q, o, w.variant, lse);
   }
 }
 

@@ -150,7 +150,7 @@ class Backpropagation {
         sum += loss[static_cast<std::size_t>(i)];
       }
       const std::array products{MultiplyAdd{as_is(logits), master(w), dx, true}, MultiplyAdd{transposed(logits), x, gradients.of(w)}};
-      grouped_multiply_add<typename P::Arch>(ctx, products);
+      multiply_add_all<P>(ctx, products);
       for (Index i = 0; i < rows; ++i)
         std::copy_n(dx.row_data(i), hidden, view(depths_[static_cast<std::size_t>(target(i).depth)].dstates).row_data(target(i).row));
     }

@@ -3,6 +3,7 @@
 
 #include "dsv3/model/policy.hpp"
 #include "dsv3/train/linear_backward.hpp"
+#include "dsv3/train/multiply_add_bf16.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
@@ -19,10 +20,34 @@ struct Float32 : compute::Exact {
   }
 };
 
+/// All products with operands rounded to bf16, forward and backward, sums and master weights in float32 (train/multiply_add_bf16.hpp);
+/// latent attention forward by bf16 tiles. Router, norms and the backward of attention stay in float32. A row's result depends on that row
+/// alone; a weight's gradient depends on how a batch is cut, since rows are summed in pairs.
+struct Bf16 : compute::Bf16Activations {
+  template <class Arch, WeightView W>
+  static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
+    auto scope = ctx.scratch();
+    const auto products = scope.template array<train::MultiplyAdd>(std::ssize(group));
+    for (std::size_t i = 0; i < group.size(); ++i)
+      std::construct_at(&products[i], MultiplyAdd{as_is(group[i].x), master(group[i].w), group[i].y, true, true});
+    grouped_multiply_add_bf16<Arch>(ctx, products);
+  }
+  template <class Arch>
+  static void multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
+    grouped_multiply_add_bf16<Arch>(ctx, group);
+  }
+};
+
 /// The bundle P for training in float32: the same parts and weights, products as Float32 forms them.
 template <class P = DeepSeekV3>
 struct Training : P {
   using Compute = Float32;
+};
+
+/// The same in bf16.
+template <class P = DeepSeekV3>
+struct FastTraining : P {
+  using Compute = Bf16;
 };
 
 }  // namespace dsv3::inline DSV3_ISA::train

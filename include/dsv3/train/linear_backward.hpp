@@ -58,13 +58,22 @@ ConstMatrixView<float> master(const W& w) {
   });
 }
 
+/// Products of a backward pass as P::Compute forms them: by a function of its own, or in float32.
+template <class P>
+void multiply_add_all(Context& ctx, std::span<const MultiplyAdd> group) {
+  if constexpr (requires { P::Compute::template multiply_add<typename P::Arch>(ctx, group); })
+    P::Compute::template multiply_add<typename P::Arch>(ctx, group);
+  else
+    grouped_multiply_add<typename P::Arch>(ctx, group);
+}
+
 template <class P>
 void input_gradients(Context& ctx, std::span<const InputGradient<typename P::Storage::View>> group) {
   auto scope = ctx.scratch();
   const auto products = scope.array<MultiplyAdd>(std::ssize(group));
   for (std::size_t i = 0; i < group.size(); ++i)
     std::construct_at(&products[i], MultiplyAdd{as_is(group[i].dy), master(group[i].w), group[i].dx, !group[i].add});
-  grouped_multiply_add<typename P::Arch>(ctx, products);
+  multiply_add_all<P>(ctx, products);
 }
 template <class P>
 void weight_gradients(Context& ctx, std::span<const WeightGradient> group) {
@@ -72,7 +81,7 @@ void weight_gradients(Context& ctx, std::span<const WeightGradient> group) {
   const auto products = scope.array<MultiplyAdd>(std::ssize(group));
   for (std::size_t i = 0; i < group.size(); ++i)
     std::construct_at(&products[i], MultiplyAdd{transposed(group[i].dy), group[i].x, group[i].dw, false});
-  grouped_multiply_add<typename P::Arch>(ctx, products);
+  multiply_add_all<P>(ctx, products);
 }
 
 /// dx = dy W, or += with `add`.
