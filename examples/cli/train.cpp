@@ -39,6 +39,8 @@ constexpr const char* usage =
     "  --isolate          documents, which end with the model's end token, do not see one another\n"
     "  --fim-rate X       share of documents that become fill-in-the-middle (default 0; the report has 0.1)\n"
     "  --recompute R      everything | report | blocks: what the backward pass keeps (default everything)\n"
+    "  --compute C        exact (default: float32, the same bits for any number of threads and any cut into passes) or bf16\n"
+    "                     (products with operands rounded to bf16; weights and sums stay float32)\n"
     "  --save-every N     steps (default: at the end alone); --keep K of them stay (default 2)\n"
     "  --save-as T        float32 (default), bf16 or fp8; the state has the float32 weights in any case\n"
     "  --log-every N      steps between lines (default 10)\n"
@@ -59,7 +61,8 @@ struct Plan {
   bool report = false, isolate = false;
   double lr, weight_decay, mtp_weight, balance_weight, bias_speed, deviation, average, fim_rate;
   std::uint64_t seed;
-  std::string save_as;
+  std::string save_as, compute;
+  dsv3::train::Keep recompute;
 
   dsv3::Index batch() const { return batch_tokens / context; }
 
@@ -70,7 +73,7 @@ struct Plan {
     out.precision(17);
     out << "steps " << steps << "\ncontext " << context << "\nbatch-tokens " << batch_tokens << "\nrecipe " << (report ? "report" : "small") << "\nlr " << lr
         << "\nweight-decay " << weight_decay << "\nmtp-weight " << mtp_weight << "\nbalance-weight " << balance_weight << "\nbias-speed " << bias_speed
-        << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed " << seed;
+        << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed " << seed << "\ncompute " << compute;
     for (const auto& file : data) out << "\ndata " << file;
     return out.str();
   }
@@ -120,15 +123,21 @@ Plan read_plan(const cli::Args& args, const dsv3::Config& config) {
   p.save_as = args.value("--save-as").value_or("float32");
   if (p.save_as != "float32" && p.save_as != "bf16" && p.save_as != "fp8")
     throw cli::UsageError("--save-as: expected float32, bf16 or fp8, got '" + p.save_as + "'");
+  p.compute = args.value("--compute").value_or("exact");
+  const std::string recompute = args.value("--recompute").value_or("everything");
+  if (recompute == "report")
+    p.recompute = dsv3::train::keep::report;
+  else if (recompute == "blocks")
+    p.recompute = dsv3::train::keep::blocks;
+  else if (recompute != "everything")
+    throw cli::UsageError("--recompute: expected everything, report or blocks, got '" + recompute + "'");
   return p;
 }
 
 /// The model under training with everything that a run has.
-template <class P, class Keep>
+template <class Policy>
 class Run {
  public:
-  using Policy = dsv3::train::Training<P>;
-
   Run(const cli::Args& args, const dsv3::Config& config, bool fresh)
       : plan_(read_plan(args, config)),
         executor_(cli::make_executor(args.threads())),
@@ -139,6 +148,7 @@ class Run {
     dsv3::train::TrainerOptions options;
     options.adamw.weight_decay = plan_.weight_decay;
     options.micro_batch = plan_.micro_tokens / plan_.context;
+    options.keep = plan_.recompute;
     trainer_.emplace(model_, options);
     open_tokenizer(args, fresh);
     dsv3::io::TokenizeOptions text;
@@ -164,7 +174,6 @@ class Run {
 
   void run() {
     folder_.open_log(position_.step);
-    const auto& c = model_.config();
     std::fprintf(stderr, "%td parameters, %td ids of text, %td samples an epoch; %td steps of %td samples of %td ids\n", count(), data_->size(),
                  data_->samples(plan_.context), plan_.steps, plan_.batch(), plan_.context);
     const auto start = Clock::now();
@@ -196,7 +205,6 @@ class Run {
       }
       if (s % plan_.save_every == 0 || last) save();
     }
-    (void)c;
   }
 
  private:
@@ -344,7 +352,7 @@ class Run {
   dsv3::Model<Policy> model_;
   cli::TrainFolder folder_;
   bool resume_;
-  mutable std::optional<dsv3::train::Trainer<Policy, Keep>> trainer_;
+  mutable std::optional<dsv3::train::Trainer<Policy>> trainer_;
   std::optional<dsv3::io::Tokenizer> tokenizer_;
   std::filesystem::path tokenizer_file_;
   std::optional<cli::TrainData> data_;
@@ -356,19 +364,6 @@ class Run {
   dsv3::train::Arena average_;
 };
 
-template <class P>
-void train(const cli::Args& args, const dsv3::Config& config, bool fresh) {
-  const std::string recompute = args.value("--recompute").value_or("everything");
-  if (recompute == "everything")
-    Run<P, dsv3::train::keep::Everything>(args, config, fresh).run();
-  else if (recompute == "report")
-    Run<P, dsv3::train::keep::Report>(args, config, fresh).run();
-  else if (recompute == "blocks")
-    Run<P, dsv3::train::keep::Blocks>(args, config, fresh).run();
-  else
-    throw cli::UsageError("--recompute: expected everything, report or blocks, got '" + recompute + "'");
-}
-
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
@@ -376,7 +371,7 @@ int DSV3_MAIN(int argc, char** argv) {
     const cli::Args args(argc, argv, 1,
                          {"--data", "--valid", "--out", "--tokenizer", "--steps", "--context", "--batch-tokens", "--micro-tokens", "--recipe", "--lr",
                           "--weight-decay", "--mtp-weight", "--balance-weight", "--bias-speed", "--init-deviation", "--average", "--fim-rate",
-                          "--recompute", "--save-every", "--keep", "--save-as", "--log-every", "--valid-every", "--sample", "--seed", "--threads"},
+                          "--recompute", "--compute", "--save-every", "--keep", "--save-as", "--log-every", "--valid-every", "--sample", "--seed", "--threads"},
                          {"--resume", "--isolate"});
     for (const char* needed : {"--data", "--out"})
       if (!args.has(needed)) throw cli::UsageError(std::string(needed) + " is needed");
@@ -391,6 +386,11 @@ int DSV3_MAIN(int argc, char** argv) {
       action.sa_flags = SA_RESETHAND;  // a second signal ends the program at once
       sigaction(signal, &action, nullptr);
     }
-    dsv3::io::with_policy(config, [&]<class P>(P) { train<P>(args, config, fresh); });
+    dsv3::io::with_policy(config, [&]<class P>(P) {
+      if (args.compute() == cli::Compute::exact)
+        Run<dsv3::train::Training<P>>(args, config, fresh).run();
+      else
+        Run<dsv3::train::FastTraining<P>>(args, config, fresh).run();
+    });
   });
 }

@@ -25,8 +25,8 @@ constexpr Dtype state_dtype = sizeof(T) == 4 ? Dtype::F32 : Dtype::BF16;
 }  // namespace detail
 
 /// Writes the state of `trainer` to `path`; the file appears whole or not at all. `average` may be empty.
-template <class P, class Keep, class C>
-void save_state(const std::filesystem::path& path, train::Trainer<P, Keep, C>& trainer, const RunPosition& position, const train::Arena& average = {}) {
+template <class P, class C>
+void save_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer, const RunPosition& position, const train::Arena& average = {}) {
   using Code = typename C::Code;
   const auto& parameters = trainer.parameters();
   std::vector<Tensor> tensors;
@@ -49,8 +49,8 @@ void save_state(const std::filesystem::path& path, train::Trainer<P, Keep, C>& t
 
 /// Reads a state that save_state() wrote into `trainer` and `average`, which is left empty if there is none.
 /// Throws: Error naming the file and the field if it is no such state, of another version, or of another model than `config`.
-template <class P, class Keep, class C>
-RunPosition load_state(const std::filesystem::path& path, train::Trainer<P, Keep, C>& trainer, const std::string& config, train::Arena& average) {
+template <class P, class C>
+RunPosition load_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer, const std::string& config, train::Arena& average) {
   using Code = typename C::Code;
   const auto file = Safetensors::open(path);
   const std::string name = path.string();

@@ -13,12 +13,12 @@ template <class P>
 concept Trainable = std::is_same_v<typename P::template Block<P>, dsv3::Block<P>> && std::is_same_v<typename P::template Mtp<P>, dsv3::Mtp<P>>;
 
 /// The backward pass of a model, with the memory that it keeps from step to step.
-template <class P, class Keep = keep::Everything>
+template <class P>
 class Backpropagation {
   static_assert(Trainable<P>, "dsv3: a model of other blocks or MTP modules than dsv3::Block and dsv3::Mtp has no backward pass");
 
  public:
-  explicit Backpropagation(const Model<P>& model) : model_(model) {}
+  explicit Backpropagation(const Model<P>& model, const Keep& keep = {}) : model_(model), tape_(keep) {}
 
   /// Adds to `gradients` those of the objective for `samples`, a part of a batch that has `counts`. Sums over rows run in the order of
   /// samples, so that the parts of a batch give the bits of the whole (but where embedding and head are one matrix).
@@ -37,7 +37,7 @@ class Backpropagation {
     return sums;
   }
 
-  const Tape<Keep>& tape() const { return tape_; }
+  const Tape& tape() const { return tape_; }
 
  private:
   using Layer = typename Model<P>::Layer;
@@ -169,11 +169,11 @@ class Backpropagation {
     };
     const auto through = [&](const auto& block, MatrixView<float> stream) {  // and its balance loss, from the last layer to the first
       balance.loss = 0;
-      if constexpr (Keep::blocks) {
+      if (tape_.kept().blocks) {
         train::backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.layer(rows.layer), balanced ? &balance : nullptr}, block, stream);
       } else {
         Matrix<float> again = tape_.layer(rows.layer).hidden;
-        const Rows<Layer, Tape<keep::Everything>> forward_rows{rows, rows.ids, rows.positions, rows.segments, &block_tape_};
+        const Rows<Layer, Tape> forward_rows{rows, rows.ids, rows.positions, rows.segments, &block_tape_};
         block.forward(ctx, view(again), forward_rows);
         LayerRecord& kept = block_tape_.layer(rows.layer);
         kept.hidden = tape_.layer(rows.layer).hidden;
@@ -245,8 +245,7 @@ class Backpropagation {
   }
 
   const Model<P>& model_;
-  Tape<Keep> tape_;
-  Tape<keep::Everything> block_tape_{true};
+  Tape tape_, block_tape_{keep::everything, true};
   std::vector<Depth> depths_;
 };
 

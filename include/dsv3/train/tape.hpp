@@ -28,30 +28,30 @@ struct LayerRecord {
   }
 };
 
-/// What a tape keeps.
+/// What a tape keeps beside the residual stream before each block.
+struct Keep {
+  bool blocks = true;   ///< what parts of a block compute; without it blocks run again
+  bool norms = true;    ///< of these, results of norms
+  bool queries = true;  ///< and queries, which an up-projection gives
+
+  bool operator==(const Keep&) const = default;
+};
 namespace keep {
 /// All that backward would have to compute by a norm or a product.
-struct Everything {
-  static constexpr bool norms = true, queries = true, blocks = true;
-};
+inline constexpr Keep everything{};
 /// The report's choice (section 3.2.3): RMSNorm, the up-projections of MLA and SwiGLU are computed again.
-struct Report {
-  static constexpr bool norms = false, queries = false, blocks = true;
-};
+inline constexpr Keep report{true, false, false};
 /// The residual stream before each block; blocks run again.
-struct Blocks {
-  static constexpr bool norms = false, queries = false, blocks = false;
-};
+inline constexpr Keep blocks{false, false, false};
 }  // namespace keep
 
-/// Keeps in records, layer by layer, what `Keep` says. Records keep their memory from pass to pass.
-template <class Keep = keep::Everything>
+/// Keeps in records, layer by layer, what it was told to. Records keep their memory from pass to pass.
 class Tape {
  public:
-  Tape() = default;
   /// With `one_layer`, a tape for the passes of one layer after another, of which it keeps the last.
-  explicit Tape(bool one_layer) : one_layer_(one_layer) {}
+  explicit Tape(const Keep& keep = {}, bool one_layer = false) : keep_(keep), one_layer_(one_layer) {}
 
+  const Keep& kept() const { return keep_; }
   LayerRecord& layer(Index i) {
     if (one_layer_) i = 0;
     while (std::ssize(layers_) <= i) layers_.emplace_back();
@@ -66,28 +66,32 @@ class Tape {
   using Values = ConstMatrixView<float>;
   using Ids = ConstMatrixView<int>;
   void record(point::Hidden, Index i, Values v) { layer(i).hidden = v; }
-  void record(point::Middle, Index i, Values v) requires Keep::blocks { layer(i).middle = v; }
-  void record(point::AttentionInput, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).attention_input = v; }
-  void record(point::FfnInput, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).ffn_input = v; }
-  void record(point::QueryLatent, Index i, Values v) requires Keep::blocks { layer(i).query_latent = v; }
-  void record(point::Latent, Index i, Values v) requires Keep::blocks { layer(i).latent = v; }
-  void record(point::Query, Index i, Values v) requires(Keep::blocks&& Keep::queries) { layer(i).query = v; }
-  void record(point::CachedLatent, Index i, Values v) requires(Keep::blocks&& Keep::norms) { layer(i).cached = v; }
-  void record(point::LogSumExp, Index i, Values v) requires Keep::blocks { layer(i).log_sum_exp = v; }
-  void record(point::HeadsOutput, Index i, Values v) requires Keep::blocks { layer(i).heads = v; }
-  void record(point::RouterLogits, Index i, Values v) requires Keep::blocks { layer(i).router_logits = v; }
+  void record(point::MtpProjectionInput, Index i, Values v) { layer(i).mtp_input = v; }
   void record(point::Experts, Index i, Ids v) {
     layer(i).experts = v;
     rows_ = 0;
   }
-  void record(point::Gates, Index i, Values v) requires Keep::blocks { layer(i).gates = v; }
-  void record(const point::FfnGate& p, Index i, Values v) requires Keep::blocks { store(p.expert, layer(i).gate, layer(i).expert_gate, layer(i), v, false); }
-  void record(const point::FfnUp& p, Index i, Values v) requires Keep::blocks { store(p.expert, layer(i).up, layer(i).expert_up, layer(i), v, true); }
-  void record(point::MtpProjectionInput, Index i, Values v) { layer(i).mtp_input = v; }
+  void record(point::Middle, Index i, Values v) { set(keep_.blocks, layer(i).middle, v); }
+  void record(point::AttentionInput, Index i, Values v) { set(keep_.blocks && keep_.norms, layer(i).attention_input, v); }
+  void record(point::FfnInput, Index i, Values v) { set(keep_.blocks && keep_.norms, layer(i).ffn_input, v); }
+  void record(point::QueryLatent, Index i, Values v) { set(keep_.blocks, layer(i).query_latent, v); }
+  void record(point::Latent, Index i, Values v) { set(keep_.blocks, layer(i).latent, v); }
+  void record(point::Query, Index i, Values v) { set(keep_.blocks && keep_.queries, layer(i).query, v); }
+  void record(point::CachedLatent, Index i, Values v) { set(keep_.blocks && keep_.norms, layer(i).cached, v); }
+  void record(point::LogSumExp, Index i, Values v) { set(keep_.blocks, layer(i).log_sum_exp, v); }
+  void record(point::HeadsOutput, Index i, Values v) { set(keep_.blocks, layer(i).heads, v); }
+  void record(point::RouterLogits, Index i, Values v) { set(keep_.blocks, layer(i).router_logits, v); }
+  void record(point::Gates, Index i, Values v) { set(keep_.blocks, layer(i).gates, v); }
+  void record(const point::FfnGate& p, Index i, Values v) { store(p.expert, layer(i).gate, layer(i).expert_gate, layer(i), v, false); }
+  void record(const point::FfnUp& p, Index i, Values v) { store(p.expert, layer(i).up, layer(i).expert_up, layer(i), v, true); }
 
  private:
+  static void set(bool wanted, Matrix<float>& to, Values v) {
+    if (wanted) to = v;
+  }
   // Networks of experts come in the order of their rows.
   void store(Index expert, Matrix<float>& alone, Matrix<float>& sorted, const LayerRecord& layer, Values v, bool last) {
+    if (!keep_.blocks) return;
     if (expert < 0) {
       alone = v;
       return;
@@ -99,7 +103,8 @@ class Tape {
 
   std::deque<LayerRecord> layers_;
   Index rows_ = 0;
-  bool one_layer_ = false;
+  Keep keep_;
+  bool one_layer_;
 };
 
 }  // namespace dsv3::inline DSV3_ISA::train

@@ -13,6 +13,7 @@ struct TrainerOptions {
   AdamWOptions adamw;
   double clip = 1;                        ///< largest norm of the gradients (spec T31)
   BiasStep bias_step = BiasStep::as_is;
+  Keep keep;                              ///< of a pass for its backward pass
   Index micro_batch = 0;                  ///< samples of a pass; 0: the whole batch
   int most_skipped = 10;                  ///< steps in a row without a finite loss or norm, after which training stops
 };
@@ -32,11 +33,11 @@ struct StepReport {
 };
 
 /// A model in training: its parameters, gradients and optimizer. It owns nothing of the model but its master weights.
-template <class P, class Keep = keep::Everything, Codec Moments = codec::Float32>
+template <class P, Codec Moments = codec::Float32>
 class Trainer {
  public:
   Trainer(Model<P>& model, const TrainerOptions& options)
-      : options_(options), parameters_(model), gradients_(parameters_), passes_(model), optimizer_(parameters_, options.adamw) {}
+      : options_(options), parameters_(model), gradients_(parameters_), passes_(model, options.keep), optimizer_(parameters_, options.adamw) {}
 
   /// One step on a batch. Throws: Error if there is no target in it, what Backpropagation throws, and Error after too many skipped steps.
   StepReport step(Context& ctx, std::span<const Sample> batch, const StepSettings& settings) {
@@ -72,13 +73,13 @@ class Trainer {
   Parameters<P>& parameters() { return parameters_; }
   const Gradients<P>& gradients() const { return gradients_; }
   AdamW<P, Moments>& optimizer() { return optimizer_; }
-  const Backpropagation<P, Keep>& passes() const { return passes_; }
+  const Backpropagation<P>& passes() const { return passes_; }
 
  private:
   TrainerOptions options_;
   Parameters<P> parameters_;
   Gradients<P> gradients_;
-  Backpropagation<P, Keep> passes_;
+  Backpropagation<P> passes_;
   AdamW<P, Moments> optimizer_;
   int skipped_ = 0;
 };
