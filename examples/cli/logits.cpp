@@ -5,6 +5,7 @@
 #include "dsv3/dsv3.hpp"
 #include "dsv3/io/load.hpp"
 #include "dsv3/io/safetensors_writer.hpp"
+#include "gradients.hpp"
 
 namespace {
 
@@ -13,7 +14,7 @@ using dsv3::Index;
 using dsv3::Matrix;
 
 constexpr const char* usage =
-    "usage: dsv3-logits DIR --ids IN.safetensors --out OUT.safetensors [options]\n\n"
+    "usage: dsv3-logits DIR --ids IN.safetensors (--out OUT.safetensors | --gradients OUT.safetensors) [options]\n\n"
     "Runs the checkpoint in DIR on `input_ids` [B, T] (int32 or int64) and writes, in float32,\n"
     "  logits [B, T, S]           of the token after each position\n"
     "  hidden.0 ... hidden.L      [B, T, D]: the embeddings, the residual stream after each layer, the last after the final norm\n"
@@ -21,6 +22,9 @@ constexpr const char* usage =
     "  --compute exact|fp8        float activations (default), or activations rounded to fp8 in groups of 128 as in the report\n"
     "  --absorbed | --expanded    form of latent attention (default absorbed); with exact products both give the same up to\n"
     "                             rounding\n"
+    "With --gradients it writes loss [1], the mean cross-entropy of the next token, and grad.NAME of every tensor, instead:\n"
+    "  --mtp-weight X             adds X times the mean of the MTP modules' losses (loss_main, loss_mtp are written too)\n"
+    "  --balance-weight X         adds X times the sequence-wise balance losses of all layers\n"
     "  --threads N                default: all processors\n"
     "  --help                     prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -129,14 +133,19 @@ void run(const cli::Args& args) {
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-logits", usage, argc, argv, [&] {
-    const cli::Args args(argc, argv, 1, {"--ids", "--out", "--compute", "--threads"}, {"--absorbed", "--expanded"});
-    if (!args.has("--ids") || !args.has("--out")) throw cli::UsageError("--ids and --out are needed");
+    const cli::Args args(argc, argv, 1, {"--ids", "--out", "--gradients", "--mtp-weight", "--balance-weight", "--compute", "--threads"}, {"--absorbed", "--expanded"});
+    if (!args.has("--ids") || args.has("--out") == args.has("--gradients")) throw cli::UsageError("--ids and either --out or --gradients are needed");
+    for (const char* option : {"--mtp-weight", "--balance-weight"})
+      if (args.has(option) && !args.has("--gradients")) throw cli::UsageError(std::string(option) + " needs --gradients");
+    if (args.has("--gradients") && args.has("--compute")) throw cli::UsageError("--gradients are computed exactly: no --compute");
     if (args.has("--absorbed") && args.has("--expanded")) throw cli::UsageError("--absorbed and --expanded exclude each other");
     const std::string arithmetic = args.value("--compute").value_or("exact");
     if (arithmetic != "exact" && arithmetic != "fp8") throw cli::UsageError("--compute: expected exact or fp8, got '" + arithmetic + "'");
     const dsv3::Config config = dsv3::io::read_config(args[0]);
     dsv3::io::with_policy(config, [&]<class P>(P) {
-      if (arithmetic != "fp8")
+      if (const auto out = args.value("--gradients"))
+        cli::write_gradients<P>(args, read_ids(*args.value("--ids")), *out);
+      else if (arithmetic != "fp8")
         run<P>(args);
       else if (config.fp8_power_of_two_scales)  // as the checkpoint was trained (DeepSeek-V3.1)
         run<WithFp8Activations<P, dsv3::ScaleFormat::power_of_two>>(args);
