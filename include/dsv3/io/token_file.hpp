@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "dsv3/core/config.hpp"
 #include "dsv3/io/atomic_file.hpp"
 #include "dsv3/io/mapped_file.hpp"
 
