@@ -22,7 +22,7 @@ compiles() {
   echo "$1" | ${CXX:-c++} -std=c++20 -fsyntax-only -x c++ - 2>/dev/null
 }
 
-# Prints the Debian packages that provide what is missing. With "tests" or "bench", looks for what tests or benchmarks need too.
+# Prints the Debian packages that provide what is missing. With "tests", "bench" or "train", looks for what these need too.
 missing() {
   compiles '#include <concepts>' || echo g++
   command -v cmake >/dev/null || echo cmake
@@ -41,6 +41,9 @@ missing() {
     command -v xz >/dev/null || echo xz-utils
     command -v python3 >/dev/null || echo python3
   fi
+  if [ "$1" = train ]; then
+    command -v bible >/dev/null || echo bible-kjv
+  fi
   if [ "$1" = bench ]; then
     compiles '#include <benchmark/benchmark.h>' || echo libbenchmark-dev
     compiles '#include <oneapi/dnnl/dnnl.hpp>' || echo libdnnl-dev
@@ -48,7 +51,7 @@ missing() {
   fi
 }
 
-# install_missing [tests | bench]
+# install_missing [tests | bench | train]
 install_missing() {
   packages=$(missing "${1:-}" | tr '\n' ' ')
   [ -n "$packages" ] || return 0

@@ -1,4 +1,5 @@
 // Backward kernels against plain loops in double, and gradients of every parameter against finite differences.
+#include "dsv3/model/init.hpp"
 #include "dsv3/train/compute.hpp"
 #include "dsv3/train/grad_check.hpp"
 #include "dsv3/train/trainer.hpp"
@@ -141,12 +142,15 @@ TEST_CASE("backward of RMSNorm (spec T17) and of cross-entropy (spec T1)") {
     CHECK(std::abs(static_cast<double>(logits(0, i)) - 2 * (p[i] / p.sum() - (i == 7))) <= 64 * epsilon);
 }
 
-TEST_CASE("gradients of every parameter agree with finite differences") {
+namespace {
+
+/// A model's gradients of all kinds of parameters against finite differences.
+template <class P>
+void check_all(Model<P>& model, int least) {
   const auto ids = Reference(DSV3_TEST_DATA "/golden-train/train-tiny/trace.safetensors").ints("input_ids");
   std::vector<train::Sample> samples;
   for (Index i = 0; i < 4; ++i) samples.push_back({{ids.row(i).data(), 16}});
-  auto model = io::load(DSV3_TEST_DATA "/golden-train/train-tiny");
-  train::Trainer<DeepSeekV3> trainer(model, {});
+  train::Trainer<P> trainer(model, {});
   Context ctx;
   // A choice of experts that a move changes would be a step of the loss: the bias decides it here.
   auto& parameters = trainer.parameters();
@@ -173,5 +177,27 @@ TEST_CASE("gradients of every parameter agree with finite differences") {
     CHECK_MESSAGE(check.agrees(), p.name, ": ", check.analytic, " and ", check.numeric, " +- ", check.uncertainty);
     if (check.uncertainty < 0.2 * std::abs(check.analytic)) ++checked;  // differences tell something
   }
-  CHECK(checked > 40);
+  MESSAGE(checked, " checked closely");
+  CHECK(checked > least);
+}
+
+struct Grouped : DeepSeekV3 {
+  template <class P>
+  using Attention = Gqa<P>;
+};
+
+}  // namespace
+
+TEST_CASE("gradients of every parameter agree with finite differences") {
+  auto model = io::load(DSV3_TEST_DATA "/golden-train/train-tiny");
+  check_all(model, 40);
+}
+
+TEST_CASE("so do those of a model with grouped-query attention") {
+  Config c = io::read_config(DSV3_TEST_DATA "/golden-train/train-tiny");
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  Model<Grouped> model(c);
+  init_normal(model, 1, 0.2);
+  check_all(model, 30);
 }

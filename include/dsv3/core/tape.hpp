@@ -55,6 +55,14 @@ struct HeadsOutput {  ///< what o_proj reads [T, H V]
   static constexpr std::string_view name = "heads";
 };
 
+// Grouped-query attention, with G key-value heads; also Query, LogSumExp and HeadsOutput.
+struct Keys {  ///< keys of all heads after rotation [T, G (N + R)]
+  static constexpr std::string_view name = "k";
+};
+struct Values {  ///< [T, G V]
+  static constexpr std::string_view name = "v";
+};
+
 // The mixture of experts.
 struct RouterLogits {  ///< x W_gate^T [T, E]
   static constexpr std::string_view name = "router_logits";
@@ -111,7 +119,7 @@ inline constexpr bool records_any = ((records<T, Points> || records<T, Points, C
 template <class T>
 concept Tape = std::same_as<T, NoTape> ||
     detail::records_any<T, point::Hidden, point::Middle, point::AttentionInput, point::AttentionOutput, point::FfnInput, point::FfnOutput,
-                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput,
+                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput, point::Keys, point::Values,
                         point::RouterLogits, point::Experts, point::Gates, point::ExpertPlaces, point::ExpertInputs, point::ExpertOutputs,
                         point::FfnGate, point::FfnUp, point::MtpProjectionInput>;
 

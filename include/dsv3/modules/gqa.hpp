@@ -50,12 +50,14 @@ class Gqa {
   }
 
   /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches. A segment without a cache sees its own rows.
-  void forward(Context& ctx, ConstMatrixView<float> x, const auto& rows, MatrixView<float> y) const {
+  template <class T>
+  void forward(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     auto q = scope.matrix<float>(x.rows(), heads_ * head_);
     auto k = scope.matrix<float>(x.rows(), key_heads_ * head_);
     auto v = scope.matrix<float>(x.rows(), key_heads_ * value_);
     auto o = scope.matrix<float>(x.rows(), heads_ * value_);
+    auto lse = records<T, point::LogSumExp> ? scope.matrix<float>(x.rows(), heads_) : MatrixView<float>();
     auto angles = scope.matrix<float>(ctx.workers(), rotation_.dim());
     auto scratch = scope.matrix<float>(ctx.workers(), kernels::attend_scratch(value_));
     using Job = typename Linear<P>::Job;
@@ -72,12 +74,29 @@ class Gqa {
         std::copy_n(v.row_data(t), v.cols(), view(s.cache->values).row_data(s.position + i));
       });
       if (s.cache == nullptr)
-        attend(ctx, s, k.slice(s.begin, s.count), v.slice(s.begin, s.count), 0, q, o, scratch);
+        attend(ctx, s, k.slice(s.begin, s.count), v.slice(s.begin, s.count), 0, q, o, lse, scratch);
       else
-        attend(ctx, s, view(s.cache->keys), view(s.cache->values), s.position, q, o, scratch);
+        attend(ctx, s, view(s.cache->keys), view(s.cache->values), s.position, q, o, lse, scratch);
     }
+    record(rows, point::Query{}, q);
+    record(rows, point::Keys{}, k);
+    record(rows, point::Values{}, v);
+    record(rows, point::LogSumExp{}, lse);
+    record(rows, point::HeadsOutput{}, o);
     o_proj_.forward(ctx, o, rows, y);
   }
+
+  /// Query heads and the key-value heads that they share; channels of a head that are not rotated, all of them, and of its values.
+  struct Sizes {
+    Index heads, key_heads, nope, head, value;
+  };
+  Sizes sizes() const { return {heads_, key_heads_, nope_, head_, value_}; }
+  const auto& rotation() const { return rotation_; }
+  float scale() const { return scale_; }
+  const Linear<P>& q_proj() const { return q_proj_; }
+  const Linear<P>& k_proj() const { return k_proj_; }
+  const Linear<P>& v_proj() const { return v_proj_; }
+  const Linear<P>& o_proj() const { return o_proj_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
@@ -95,7 +114,7 @@ class Gqa {
 
   // Rows of the segment attend to `earlier` keys and up to themselves. A tile is the query heads of one token that share a key head.
   void attend(Context& ctx, const Segment<Cache>& s, ConstMatrixView<float> keys, ConstMatrixView<float> values, Index earlier,
-              ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> scratch) const {
+              ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> lse, MatrixView<float> scratch) const {
     const Index group = heads_ / key_heads_, tiles = (group + kernels::attention_tile - 1) / kernels::attention_tile,
                 tokens = earlier + s.count;
     const Index work = s.count * heads_ * tokens * (head_ + value_);
@@ -105,7 +124,8 @@ class Gqa {
       const kernels::KeysValues kv{
           keys.slice(0, tokens).columns(g * head_, head_), {}, values.slice(0, tokens).columns(g * value_, value_)};
       kernels::attend<typename P::Arch>({{q.row_data(t) + h * head_, rows, head_}, {}, earlier + i + 1, 0, h, 1}, kv, scale_,
-                                        {o.row_data(t) + h * value_, rows, value_}, scratch.row_data(worker), variant_);
+                                        {o.row_data(t) + h * value_, rows, value_}, scratch.row_data(worker), variant_,
+                                        lse.rows() > 0 ? lse.row_data(t) + h : nullptr);
     });
   }
 

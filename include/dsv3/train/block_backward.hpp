@@ -3,6 +3,7 @@
 
 #include "dsv3/modules/block.hpp"
 #include "dsv3/train/ffn_backward.hpp"
+#include "dsv3/train/gqa_backward.hpp"
 #include "dsv3/train/mla_backward.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {

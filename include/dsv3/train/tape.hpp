@@ -13,6 +13,7 @@ namespace dsv3::inline DSV3_ISA::train {
 struct LayerRecord {
   Matrix<float> hidden, middle, attention_input, ffn_input;
   Matrix<float> query_latent, latent, query, cached, log_sum_exp, heads;
+  Matrix<float> keys, values;  ///< of grouped-query attention
   Matrix<float> router_logits, gates;
   Matrix<int> experts;
   Matrix<float> gate, up;                ///< of the dense or the shared network
@@ -21,7 +22,7 @@ struct LayerRecord {
 
   Index floats() const {
     Index n = 0;
-    for (const auto* m : {&hidden, &middle, &attention_input, &ffn_input, &query_latent, &latent, &query, &cached, &log_sum_exp, &heads,
+    for (const auto* m : {&hidden, &middle, &attention_input, &ffn_input, &query_latent, &latent, &query, &cached, &log_sum_exp, &heads, &keys, &values,
                           &router_logits, &gates, &gate, &up, &expert_gate, &expert_up, &mtp_input})
       n += m->size();
     return n + experts.size();
@@ -80,6 +81,8 @@ class Tape {
   void record(point::CachedLatent, Index i, Values v) { set(keep_.blocks && keep_.norms, layer(i).cached, v); }
   void record(point::LogSumExp, Index i, Values v) { set(keep_.blocks, layer(i).log_sum_exp, v); }
   void record(point::HeadsOutput, Index i, Values v) { set(keep_.blocks, layer(i).heads, v); }
+  void record(point::Keys, Index i, Values v) { set(keep_.blocks, layer(i).keys, v); }
+  void record(point::Values, Index i, Values v) { set(keep_.blocks, layer(i).values, v); }
   void record(point::RouterLogits, Index i, Values v) { set(keep_.blocks, layer(i).router_logits, v); }
   void record(point::Gates, Index i, Values v) { set(keep_.blocks, layer(i).gates, v); }
   void record(const point::FfnGate& p, Index i, Values v) { store(p.expert, layer(i).gate, layer(i).expert_gate, layer(i), v, false); }
