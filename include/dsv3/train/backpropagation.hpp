@@ -32,7 +32,7 @@ class Backpropagation {
     sums.mtp.resize(static_cast<std::size_t>(depths()));
     forward(ctx);
     head(ctx, samples, counts, objective, gradients, sums);
-    backward(ctx, counts, objective, gradients, sums, watch);
+    propagate(ctx, counts, objective, gradients, sums, watch);
     count_loads(sums);
     return sums;
   }
@@ -157,7 +157,7 @@ class Backpropagation {
   }
 
   template <class Watch>
-  void backward(Context& ctx, const Counts& counts, const Objective& objective, Gradients<P>& gradients, Sums& sums, Watch* watch) {
+  void propagate(Context& ctx, const Counts& counts, const Objective& objective, Gradients<P>& gradients, Sums& sums, Watch* watch) {
     const Config& c = model_.config();
     const LayerRecord none;
     Balance balance{objective.balance_weight / static_cast<double>(counts.samples), {}};
@@ -170,14 +170,14 @@ class Backpropagation {
     const auto through = [&](const auto& block, MatrixView<float> stream) {  // and its balance loss, from the last layer to the first
       balance.loss = 0;
       if (tape_.kept().blocks) {
-        train::backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.layer(rows.layer), balanced ? &balance : nullptr}, block, stream);
+        backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.layer(rows.layer), balanced ? &balance : nullptr}, block, stream);
       } else {
         Matrix<float> again = tape_.layer(rows.layer).hidden;
         const Rows<Layer, Tape> forward_rows{rows, rows.ids, rows.positions, rows.segments, &block_tape_};
         block.forward(ctx, view(again), forward_rows);
         LayerRecord& kept = block_tape_.layer(rows.layer);
         kept.hidden = tape_.layer(rows.layer).hidden;
-        train::backward(Backward<P, Layer, Watch>{ctx, gradients, rows, kept, balanced ? &balance : nullptr}, block, stream);
+        backward(Backward<P, Layer, Watch>{ctx, gradients, rows, kept, balanced ? &balance : nullptr}, block, stream);
       }
       if (balanced && std::holds_alternative<typename Model<P>::Block::Sparse>(block.feed_forward())) sums.balance.insert(sums.balance.begin(), balance.loss);
     };
@@ -191,7 +191,7 @@ class Backpropagation {
       const auto& mtp = model_.mtp(module);
       at(d, layer);
       const Backward<P, Layer, Watch> b{ctx, gradients, rows, none};
-      train::backward(b, mtp.head_norm(), view(d.h), view(d.dstates), view(d.dstates));
+      backward(b, mtp.head_norm(), view(d.h), view(d.dstates), view(d.dstates));
       dh += d.dstates;
       // The stream that entered the block is eh_proj's result.
       LayerRecord& kept = tape_.layer(layer);
@@ -203,13 +203,13 @@ class Backpropagation {
       auto scope = ctx.scratch();
       auto both = scope.template matrix<float>(dh.rows(), 2 * hidden);
       auto e = scope.template matrix<float>(dh.rows(), hidden), state = scope.template matrix<float>(dh.rows(), hidden);
-      train::backward(b, mtp.eh_proj(), view(kept.mtp_input), view(dh), both);
+      backward(b, mtp.eh_proj(), view(kept.mtp_input), view(dh), both);
       model_.embed(d.ids, e);
       d.dembeddings.resize(dh.rows(), hidden);
-      train::backward(b, mtp.enorm(), e, both.columns(0, hidden), view(d.dembeddings));
+      backward(b, mtp.enorm(), e, both.columns(0, hidden), view(d.dembeddings));
       const bool normed = k == 1 && P::mtp_input == MtpInput::after_final_norm;
       for_each_continued(k - 1, [&](Index from, Index to) { state.row(to) = (normed ? before.states : before.h).row(from); });
-      train::backward(b, mtp.hnorm(), state, both.columns(hidden, hidden), both.columns(hidden, hidden));
+      backward(b, mtp.hnorm(), state, both.columns(hidden, hidden), both.columns(hidden, hidden));
       Matrix<float> dbefore = Matrix<float>::Zero(before.h.rows(), model_.width());
       for_each_continued(k - 1, [&](Index from, Index to) { (normed ? before.dstates : dbefore).row(from) += both.row(to).rightCols(hidden); });
       dh = std::move(dbefore);
@@ -217,7 +217,7 @@ class Backpropagation {
 
     Depth& main = depths_[0];
     at(main, c.num_hidden_layers);
-    train::backward(Backward<P, Layer, Watch>{ctx, gradients, rows, none}, model_.final_norm(), view(main.h), view(main.dstates), view(main.dstates));
+    backward(Backward<P, Layer, Watch>{ctx, gradients, rows, none}, model_.final_norm(), view(main.h), view(main.dstates), view(main.dstates));
     dh += main.dstates;
     record(rows, point::Hidden{}, view(dh));
     for (Index layer = c.num_hidden_layers - 1; layer >= 0; --layer) {

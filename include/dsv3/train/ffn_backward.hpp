@@ -151,8 +151,9 @@ void backward(const B& b, const Moe<P>& moe, ConstMatrixView<float> x, ConstMatr
     route_backward(moe.router(), config, std::span<const float>(kept.router_logits.row(t).data(), experts),
                    std::span<const int>(kept.experts.row(t).data(), chosen), std::span<const float>(d.data(), chosen), row);
   });
-  if constexpr (BalancedRouter<typename P::Router>)
-    if (b.balance != nullptr) {
+  if constexpr (!BalancedRouter<typename P::Router>)
+    require(b.balance == nullptr, "train: P::Router has no balance_backward(router, config, logits, weight, dlogits): balance_weight must be 0");
+  else if (b.balance != nullptr) {
       b.balance->loss = 0;
       for (const auto& [begin, count] : b.balance->rows)
         b.balance->loss += balance_backward(moe.router(), config, ConstMatrixView<float>(view(kept.router_logits)).slice(begin, count),

@@ -10,10 +10,10 @@
 namespace dsv3::inline DSV3_ISA::train {
 
 struct TrainerOptions {
-  AdamWOptions adamw;
+  AdamWOptions adamw{};
   double clip = 1;                        ///< largest norm of the gradients (spec T31)
   BiasStep bias_step = BiasStep::as_is;
-  Keep keep;                              ///< of a pass for its backward pass
+  Keep keep{};                            ///< of a pass for its backward pass
   Index micro_batch = 0;                  ///< samples of a pass; 0: the whole batch
   int most_skipped = 10;                  ///< steps in a row without a finite loss or norm, after which training stops
 };
@@ -21,7 +21,7 @@ struct TrainerOptions {
 /// What may differ from step to step.
 struct StepSettings {
   double learning_rate = 2.2e-4;
-  Objective objective;
+  Objective objective{};
   double bias_speed = 0.001;  ///< gamma
 };
 
