@@ -8,14 +8,45 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A model whose every part has a backward; where one has not, compilation stops with a sentence about it.
+/// A part whose backward(b, part, x, dy, dx) is known: a function beside the part, or one of this library's.
+template <class Part, class B>
+concept TrainablePart = requires(const B& b, const Part& part, ConstMatrixView<float> x, MatrixView<float> dx) {
+  backward(b, part, x, x, dx);
+};
+
+namespace detail {
 template <class P>
-concept Trainable = std::is_same_v<typename P::template Block<P>, dsv3::Block<P>> && std::is_same_v<typename P::template Mtp<P>, dsv3::Mtp<P>>;
+struct TrainCheck {
+  using Model = dsv3::Model<P>;
+  using Block = typename Model::Block;
+  using B = Backward<P, typename Model::Layer, NoTape>;
+  static_assert(std::is_same_v<Block, dsv3::Block<P>> && std::is_same_v<typename Model::Mtp, dsv3::Mtp<P>>,
+                "dsv3: a model of other blocks or MTP modules than dsv3::Block and dsv3::Mtp does not train: they have no backward pass");
+  static_assert(std::is_same_v<typename Model::Residual, PlainResidual<P>>,
+                "dsv3: a model with P::Residual does not train: backward is written for PlainResidual");
+  static_assert(TrainableRouter<typename P::Router>,
+                "dsv3: P::Router does not train: it needs route_backward(router, config, logits, experts, dgates, dlogits) beside it "
+                "(train/route_backward.hpp)");
+  static_assert(TrainablePart<typename Model::Norm, B>,
+                "dsv3: P::Norm<P> does not train: it needs backward(b, norm, x, dy, dx) beside it (train/linear_backward.hpp)");
+  static_assert(TrainablePart<typename Block::Attention, B>,
+                "dsv3: P::Attention<P> does not train: it needs backward(b, attention, x, dy, dx) beside it (train/linear_backward.hpp)");
+  static_assert(TrainablePart<typename Block::Dense, B>,
+                "dsv3: P::DenseFfn<P> does not train: it needs backward(b, ffn, x, dy, dx) beside it (train/linear_backward.hpp)");
+  static_assert(TrainablePart<typename Block::Sparse, B>,
+                "dsv3: P::FeedForward<P> does not train: it needs backward(b, ffn, x, dy, dx) beside it (train/linear_backward.hpp)");
+  static constexpr bool value = true;
+};
+}  // namespace detail
+
+/// A policy bundle whose every part has a backward; where one has not, compilation stops with a sentence about it.
+template <class P>
+concept Trainable = detail::TrainCheck<P>::value;
 
 /// The backward pass of a model, with the memory that it keeps from step to step.
 template <class P>
 class Backpropagation {
-  static_assert(Trainable<P>, "dsv3: a model of other blocks or MTP modules than dsv3::Block and dsv3::Mtp has no backward pass");
+  static_assert(Trainable<P>);
 
  public:
   explicit Backpropagation(const Model<P>& model, const Keep& keep = {}) : model_(model), tape_(keep) {}

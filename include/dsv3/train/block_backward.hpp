@@ -8,25 +8,9 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A part whose backward(b, part, x, dy, dx) is known: a function beside the part, or one of this library's.
-template <class Part, class B>
-concept TrainablePart = requires(const B& b, const Part& part, ConstMatrixView<float> x, MatrixView<float> dx) {
-  backward(b, part, x, x, dx);
-};
-
 /// `stream` [T, D]: the gradient of the stream that leaves the block, then of that which entered it, in place.
 template <class P, class B>
 void backward(const B& b, const Block<P>& block, MatrixView<float> stream) {
-  static_assert(std::is_same_v<typename P::template Residual<P>, PlainResidual<P>>,
-                "dsv3: a model with P::Residual does not train: backward is written for PlainResidual");
-  static_assert(TrainablePart<typename Block<P>::Norm, B>,
-                "dsv3: P::Norm<P> does not train: it needs backward(b, norm, x, dy, dx) beside it (train/linear_backward.hpp)");
-  static_assert(TrainablePart<typename Block<P>::Attention, B>,
-                "dsv3: P::Attention<P> does not train: it needs backward(b, attention, x, dy, dx) beside it (train/linear_backward.hpp)");
-  static_assert(TrainablePart<typename Block<P>::Dense, B>,
-                "dsv3: P::DenseFfn<P> does not train: it needs backward(b, ffn, x, dy, dx) beside it (train/linear_backward.hpp)");
-  static_assert(TrainablePart<typename Block<P>::Sparse, B>,
-                "dsv3: P::FeedForward<P> does not train: it needs backward(b, ffn, x, dy, dx) beside it (train/linear_backward.hpp)");
   using Arch = typename P::Arch;
   Context& ctx = b.ctx;
   auto scope = ctx.scratch();

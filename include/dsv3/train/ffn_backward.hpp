@@ -104,9 +104,6 @@ void backward(const B& b, const GatedFfn<P>& ffn, ConstMatrixView<float> x, Cons
 template <class P, class B>
 void backward(const B& b, const Moe<P>& moe, ConstMatrixView<float> x, ConstMatrixView<float> dy, MatrixView<float> dx) {
   using Expert = typename Moe<P>::Expert;
-  static_assert(TrainableRouter<typename P::Router>,
-                "dsv3: P::Router does not train: it needs route_backward(router, config, logits, experts, dgates, dlogits) "
-                "(train/route_backward.hpp)");
   using Arch = typename P::Arch;
   const router::Config& config = moe.router_config();
   const LayerRecord& kept = b.kept;
