@@ -30,17 +30,20 @@ int main() {
   const std::vector<int> ids(poem.begin(), poem.end());
   for (int step = 1; step <= 200; ++step) {
     std::vector<dsv3::train::Sample> batch;  // four pieces of 64 bytes, somewhere else in every step
-    for (std::size_t i = 0; i < 4; ++i) batch.push_back({std::span(ids).subspan((static_cast<std::size_t>(step) * 37 + i * 50) % (ids.size() - 64), 64)});
+    for (std::size_t i = 0; i < 4; ++i)
+      batch.push_back({std::span(ids).subspan((static_cast<std::size_t>(step) * 37 + i * 50) % (ids.size() - 64), 64)});
     dsv3::train::StepSettings settings;
     settings.learning_rate = 3e-3 * std::min(1.0, step / 20.0);
     settings.objective = {.mtp_weight = 0.3, .balance_weight = 1e-4};
     const auto report = trainer.step(ctx, batch, settings);
-    if (step % 40 == 0 || step == 1) std::printf("step %3d: loss %.3f, one token further %.3f\n", step, report.losses.main, report.losses.mtp[0]);
+    if (step % 40 == 0 || step == 1)
+      std::printf("step %3d: loss %.3f, one token further %.3f\n", step, report.losses.main, report.losses.mtp[0]);
   }
 
   auto cache = model.make_cache({.max_tokens = 256});
   const std::string start = "Tyger Tyger, ";
   std::printf("%s", start.c_str());
-  dsv3::generate(ctx, model, cache, std::vector<int>(start.begin(), start.end()), {.max_new_tokens = 90}, [](int id) { return std::putchar(id) != EOF; });
+  dsv3::generate(ctx, model, cache, std::vector<int>(start.begin(), start.end()), {.max_new_tokens = 90},
+                 [](int id) { return std::putchar(id) != EOF; });
   std::puts("");
 }

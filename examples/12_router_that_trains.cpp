@@ -39,9 +39,11 @@ struct Bundle : dsv3::DeepSeekV3 {
 
 int main() {
   dsv3::Config c;
-  c.vocab_size = 64, c.hidden_size = 32, c.intermediate_size = 64, c.moe_intermediate_size = 16, c.num_hidden_layers = 2, c.first_k_dense_replace = 1;
+  c.vocab_size = 64, c.hidden_size = 32, c.intermediate_size = 64, c.moe_intermediate_size = 16, c.num_hidden_layers = 2,
+  c.first_k_dense_replace = 1;
   c.num_nextn_predict_layers = 0, c.num_attention_heads = c.num_key_value_heads = 2, c.q_lora_rank.reset(), c.kv_lora_rank = 16;
-  c.qk_nope_head_dim = 8, c.qk_rope_head_dim = 8, c.v_head_dim = 8, c.n_routed_experts = 8, c.num_experts_per_tok = 2, c.n_group = c.topk_group = 1;
+  c.qk_nope_head_dim = 8, c.qk_rope_head_dim = 8, c.v_head_dim = 8, c.n_routed_experts = 8, c.num_experts_per_tok = 2,
+  c.n_group = c.topk_group = 1;
   c.max_position_embeddings = 64, c.rope_scaling.reset(), c.fp8 = false;
   dsv3::Model<mine::Bundle> model(c);
   init_normal(model, 3, 0.05);

@@ -34,7 +34,8 @@ class MeanNorm {
 };
 
 /// With r = 1 / (mean |x| + eps): dx = r w dy - sign(x) r^2 / n sum(w dy x), overwritten; dw += r x dy.
-void mean_norm_backward(dsv3::ConstMatrixView<float> x, const dsv3::Vector<float>& w, float eps, dsv3::ConstMatrixView<float> dy, dsv3::MatrixView<float> dx, float* dw) {
+void mean_norm_backward(dsv3::ConstMatrixView<float> x, const dsv3::Vector<float>& w, float eps, dsv3::ConstMatrixView<float> dy,
+                        dsv3::MatrixView<float> dx, float* dw) {
   Eigen::Map<Eigen::RowVectorXf> sum(dw, w.size());
   for (dsv3::Index t = 0; t < x.rows(); ++t) {
     const Eigen::RowVectorXf xt = x.row(t), g = dy.row(t).cwiseProduct(w);  // dx may take the place of dy
@@ -46,7 +47,8 @@ void mean_norm_backward(dsv3::ConstMatrixView<float> x, const dsv3::Vector<float
 
 /// What a Trainer looks for.
 template <class P, class B>
-void backward(const B& b, const MeanNorm<P>& norm, dsv3::ConstMatrixView<float> x, dsv3::ConstMatrixView<float> dy, dsv3::MatrixView<float> dx) {
+void backward(const B& b, const MeanNorm<P>& norm, dsv3::ConstMatrixView<float> x, dsv3::ConstMatrixView<float> dy,
+              dsv3::MatrixView<float> dx) {
   mean_norm_backward(x, norm.weight(), norm.eps(), dy, dx, b.gradients.of(norm.weight()));
 }
 
@@ -82,7 +84,8 @@ int main() {
     return static_cast<double>(y.cwiseProduct(dy).sum());
   };
   const auto show = [](const char* name, const dsv3::train::GradCheck& check) {
-    std::printf("%s: %.5f by backward, %.5f +- %.5f by differences: %s\n", name, check.analytic, check.numeric, check.uncertainty, check.agrees() ? "agrees" : "WRONG");
+    std::printf("%s: %.5f by backward, %.5f +- %.5f by differences: %s\n", name, check.analytic, check.numeric, check.uncertainty,
+                check.agrees() ? "agrees" : "WRONG");
   };
   show("dx", dsv3::train::check_gradient({x.data(), rows * channels}, {dx.data(), rows * channels}, loss, 1, 1e-3));
   show("dw", dsv3::train::check_gradient({w->data(), channels}, {dw.data(), channels}, loss, 1, 1e-2));

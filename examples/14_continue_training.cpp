@@ -17,15 +17,18 @@ int main(int argc, char** argv) {
   const std::string folder = argv[1];
   auto model = dsv3::io::load<Policy>(folder);
   const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
-  const auto learned = tokenizer.encode("THE FOX:\nGood morrow, crow! What cheese is that thou hast?\n\nTHE CROW:\nMine own, sir fox; and I will keep it mine.\n"),
+  const auto learned = tokenizer.encode(
+                 "THE FOX:\nGood morrow, crow! What cheese is that thou hast?\n\nTHE CROW:\nMine own, sir fox; and I will keep it mine.\n"),
              other = tokenizer.encode("First Citizen:\nBefore we proceed any further, hear me speak.\n");
   const dsv3::train::Sample fable{learned}, play{other};
 
   dsv3::train::Trainer<Policy> trainer(model, {.adamw = {.weight_decay = 0}});
   dsv3::Context ctx;
-  std::printf("before: loss %.3f on the fable, %.3f on a play\n", dsv3::train::evaluate(ctx, model, {&fable, 1}), dsv3::train::evaluate(ctx, model, {&play, 1}));
+  std::printf("before: loss %.3f on the fable, %.3f on a play\n", dsv3::train::evaluate(ctx, model, {&fable, 1}),
+              dsv3::train::evaluate(ctx, model, {&play, 1}));
   for (int step = 0; step < 30; ++step) trainer.step(ctx, {&fable, 1}, {.learning_rate = 3e-4, .objective = {.mtp_weight = 0.1}});
-  std::printf("after:  loss %.3f on the fable, %.3f on a play\n", dsv3::train::evaluate(ctx, model, {&fable, 1}), dsv3::train::evaluate(ctx, model, {&play, 1}));
+  std::printf("after:  loss %.3f on the fable, %.3f on a play\n", dsv3::train::evaluate(ctx, model, {&fable, 1}),
+              dsv3::train::evaluate(ctx, model, {&play, 1}));
   dsv3::io::save(model, argv[2]);
 
   const auto again = dsv3::io::load<dsv3::DeepSeekV3>(argv[2]);

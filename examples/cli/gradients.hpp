@@ -26,7 +26,8 @@ void write_gradients(const Args& args, const dsv3::Matrix<int>& ids, const std::
   std::vector<float> losses{static_cast<float>(report.losses.total), static_cast<float>(report.losses.main)};
   for (const double mtp : report.losses.mtp) losses.push_back(static_cast<float>(mtp));
   const auto add = [&](std::string name, std::vector<dsv3::Index> shape, const float* data, dsv3::Index n) {
-    tensors.push_back({std::move(name), dsv3::io::Dtype::F32, std::move(shape), std::as_bytes(std::span(data, static_cast<std::size_t>(n))), {}});
+    tensors.push_back(
+        {std::move(name), dsv3::io::Dtype::F32, std::move(shape), std::as_bytes(std::span(data, static_cast<std::size_t>(n))), {}});
   };
   add("loss", {1}, losses.data(), 1);
   if (!report.losses.mtp.empty()) {

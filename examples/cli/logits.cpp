@@ -133,8 +133,10 @@ void run(const cli::Args& args) {
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-logits", usage, argc, argv, [&] {
-    const cli::Args args(argc, argv, 1, {"--ids", "--out", "--gradients", "--mtp-weight", "--balance-weight", "--compute", "--threads"}, {"--absorbed", "--expanded"});
-    if (!args.has("--ids") || args.has("--out") == args.has("--gradients")) throw cli::UsageError("--ids and either --out or --gradients are needed");
+    const cli::Args args(argc, argv, 1, {"--ids", "--out", "--gradients", "--mtp-weight", "--balance-weight", "--compute", "--threads"},
+                         {"--absorbed", "--expanded"});
+    if (!args.has("--ids") || args.has("--out") == args.has("--gradients"))
+      throw cli::UsageError("--ids and either --out or --gradients are needed");
     for (const char* option : {"--mtp-weight", "--balance-weight"})
       if (args.has(option) && !args.has("--gradients")) throw cli::UsageError(std::string(option) + " needs --gradients");
     if (args.has("--gradients") && args.has("--compute")) throw cli::UsageError("--gradients are computed exactly: no --compute");

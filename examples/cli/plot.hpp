@@ -53,7 +53,8 @@ inline std::string line_plot(const std::string& title, const std::string& x_name
     const char* colour = colours[i % std::size(colours)];
     add("<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" points=\"", colour);
     const std::size_t every = std::max<std::size_t>(1, curves[i].points.size() / 1500);
-    for (std::size_t k = 0; k < curves[i].points.size(); k += every) add("%.1f,%.1f ", px(curves[i].points[k].first), py(curves[i].points[k].second));
+    for (std::size_t k = 0; k < curves[i].points.size(); k += every)
+      add("%.1f,%.1f ", px(curves[i].points[k].first), py(curves[i].points[k].second));
     out += "\"/>\n";
     add("<text x=\"%g\" y=\"%g\" fill=\"%s\" text-anchor=\"end\">", width - right - 4, top + 14 + 15 * static_cast<double>(i), colour);
     out += curves[i].name + "</text>\n";

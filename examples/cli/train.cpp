@@ -71,9 +71,10 @@ struct Plan {
     std::ostringstream out;
     out.imbue(std::locale::classic());
     out.precision(17);
-    out << "steps " << steps << "\ncontext " << context << "\nbatch-tokens " << batch_tokens << "\nrecipe " << (report ? "report" : "small") << "\nlr " << lr
-        << "\nweight-decay " << weight_decay << "\nmtp-weight " << mtp_weight << "\nbalance-weight " << balance_weight << "\nbias-speed " << bias_speed
-        << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed " << seed << "\ncompute " << compute;
+    out << "steps " << steps << "\ncontext " << context << "\nbatch-tokens " << batch_tokens << "\nrecipe " << (report ? "report" : "small")
+        << "\nlr " << lr << "\nweight-decay " << weight_decay << "\nmtp-weight " << mtp_weight << "\nbalance-weight " << balance_weight
+        << "\nbias-speed " << bias_speed << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed "
+        << seed << "\ncompute " << compute;
     for (const auto& file : data) out << "\ndata " << file;
     return out.str();
   }
@@ -104,7 +105,8 @@ Plan read_plan(const cli::Args& args, const dsv3::Config& config) {
   p.context = args.number<Index>("--context", std::min<Index>(256, config.max_position_embeddings), 2, config.max_position_embeddings);
   p.batch_tokens = args.number<Index>("--batch-tokens", 16 * p.context, 2, most);
   if (p.batch_tokens % p.context != 0)
-    throw cli::UsageError("--batch-tokens: expected a multiple of the context of " + std::to_string(p.context) + ", got " + std::to_string(p.batch_tokens));
+    throw cli::UsageError("--batch-tokens: expected a multiple of the context of " + std::to_string(p.context) + ", got " +
+                          std::to_string(p.batch_tokens));
   p.micro_tokens = args.number<Index>("--micro-tokens", p.batch_tokens, p.context, p.batch_tokens);
   p.save_every = args.number<Index>("--save-every", p.steps, 1, most);
   p.keep = args.number<Index>("--keep", 2, 1, most);
@@ -174,8 +176,8 @@ class Run {
 
   void run() {
     folder_.open_log(position_.step);
-    std::fprintf(stderr, "%td parameters, %td ids of text, %td samples an epoch; %td steps of %td samples of %td ids\n", count(), data_->size(),
-                 data_->samples(plan_.context), plan_.steps, plan_.batch(), plan_.context);
+    std::fprintf(stderr, "%td parameters, %td ids of text, %td samples an epoch; %td steps of %td samples of %td ids\n", count(),
+                 data_->size(), data_->samples(plan_.context), plan_.steps, plan_.batch(), plan_.context);
     const auto start = Clock::now();
     const dsv3::Index first = position_.step;
     while (position_.step < plan_.steps && stop == 0) {
@@ -183,8 +185,14 @@ class Run {
       const auto report = step();
       const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
       const dsv3::Index s = position_.step;
-      nlohmann::json line{{"step", s}, {"loss", report.losses.total}, {"main", report.losses.main}, {"mtp", report.losses.mtp},
-                          {"lr", plan_.learning_rate(s)}, {"norm", report.gradient_norm}, {"seconds", seconds}, {"load", busiest(report.loads)}};
+      nlohmann::json line{{"step", s},
+                          {"loss", report.losses.total},
+                          {"main", report.losses.main},
+                          {"mtp", report.losses.mtp},
+                          {"lr", plan_.learning_rate(s)},
+                          {"norm", report.gradient_norm},
+                          {"seconds", seconds},
+                          {"load", busiest(report.loads)}};
       if (report.skipped) line["skipped"] = true;
       const bool last = s == plan_.steps || stop != 0, checked = s % plan_.valid_every == 0 || last;
       if (checked && !valid_.empty()) line["valid"] = validate();
@@ -223,8 +231,8 @@ class Run {
       tokenizer_file_ = own;
     if (tokenizer_file_.empty()) return;
     tokenizer_ = dsv3::io::Tokenizer::open(tokenizer_file_);
-    dsv3::require(tokenizer_->vocab_size() <= model_.config().vocab_size, tokenizer_file_.string(), ": has ids up to ", tokenizer_->vocab_size() - 1,
-                  ", the model a vocabulary of ", model_.config().vocab_size);
+    dsv3::require(tokenizer_->vocab_size() <= model_.config().vocab_size, tokenizer_file_.string(), ": has ids up to ",
+                  tokenizer_->vocab_size() - 1, ", the model a vocabulary of ", model_.config().vocab_size);
   }
 
   dsv3::train::FimTokens fim_tokens() const {
@@ -293,7 +301,8 @@ class Run {
         auto& parameters = run.trainer_->parameters();
         for (const auto& p : parameters.list())
           if (p.kind != dsv3::train::Kind::buffer)
-            std::swap_ranges(run.average_.data() + p.offset, run.average_.data() + p.offset + p.size(), parameters.values().data() + p.offset);
+            std::swap_ranges(run.average_.data() + p.offset, run.average_.data() + p.offset + p.size(),
+                             parameters.values().data() + p.offset);
         parameters.refresh();
       }
     } const swap(*this);
@@ -310,12 +319,13 @@ class Run {
       auto cache = model_.make_cache({static_cast<dsv3::Index>(prompt.size()) + 80});
       std::string text = *sample_;
       dsv3::io::Utf8Stream stream;
-      dsv3::generate(ctx_, model_, cache, prompt, {.max_new_tokens = 80},
-                     [&](int id) {
-                       if (id < tokenizer_->vocab_size()) text += stream.push(tokenizer_->token_bytes(id));
-                       return true;
-                     },
-                     dsv3::Temperature(0.8, plan_.seed));
+      dsv3::generate(
+          ctx_, model_, cache, prompt, {.max_new_tokens = 80},
+          [&](int id) {
+            if (id < tokenizer_->vocab_size()) text += stream.push(tokenizer_->token_bytes(id));
+            return true;
+          },
+          dsv3::Temperature(0.8, plan_.seed));
       std::printf("---\n%s%s\n---\n", text.c_str(), stream.finish().c_str());
       std::fflush(stdout);
     });
@@ -332,7 +342,8 @@ class Run {
   static nlohmann::json busiest(const dsv3::Matrix<dsv3::Index>& loads) {
     nlohmann::json out = nlohmann::json::array();
     for (dsv3::Index i = 0; i < loads.rows(); ++i)
-      out.push_back(static_cast<double>(loads.row(i).maxCoeff()) * static_cast<double>(loads.cols()) / static_cast<double>(std::max<dsv3::Index>(1, loads.row(i).sum())));
+      out.push_back(static_cast<double>(loads.row(i).maxCoeff()) * static_cast<double>(loads.cols()) /
+                    static_cast<double>(std::max<dsv3::Index>(1, loads.row(i).sum())));
     return out;
   }
   static double largest(const nlohmann::json& values) {
@@ -368,17 +379,21 @@ class Run {
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-train", usage, argc, argv, [&] {
-    const cli::Args args(argc, argv, 1,
-                         {"--data", "--valid", "--out", "--tokenizer", "--steps", "--context", "--batch-tokens", "--micro-tokens", "--recipe", "--lr",
-                          "--weight-decay", "--mtp-weight", "--balance-weight", "--bias-speed", "--init-deviation", "--average", "--fim-rate",
-                          "--recompute", "--compute", "--save-every", "--keep", "--save-as", "--log-every", "--valid-every", "--sample", "--seed", "--threads"},
-                         {"--resume", "--isolate"});
+    const cli::Args args(
+        argc, argv, 1,
+        {"--data",           "--valid",     "--out",         "--tokenizer",    "--steps",      "--context",        "--batch-tokens",
+         "--micro-tokens",   "--recipe",    "--lr",          "--weight-decay", "--mtp-weight", "--balance-weight", "--bias-speed",
+         "--init-deviation", "--average",   "--fim-rate",    "--recompute",    "--compute",    "--save-every",     "--keep",
+         "--save-as",        "--log-every", "--valid-every", "--sample",       "--seed",       "--threads"},
+        {"--resume", "--isolate"});
     for (const char* needed : {"--data", "--out"})
       if (!args.has(needed)) throw cli::UsageError(std::string(needed) + " is needed");
     const std::filesystem::path given = args[0];
     const bool folder = std::filesystem::is_directory(given);
-    dsv3::Config config = folder ? dsv3::io::read_config(given) : dsv3::io::parse_config(dsv3::io::read_text_file(given, std::size_t{1} << 20), given.string());
-    const bool fresh = !folder || !(std::filesystem::exists(given / "model.safetensors") || std::filesystem::exists(given / "model.safetensors.index.json"));
+    dsv3::Config config = folder ? dsv3::io::read_config(given)
+                                 : dsv3::io::parse_config(dsv3::io::read_text_file(given, std::size_t{1} << 20), given.string());
+    const bool fresh = !folder || !(std::filesystem::exists(given / "model.safetensors") ||
+                                    std::filesystem::exists(given / "model.safetensors.index.json"));
     config.fp8 = false;
     for (const int signal : {SIGINT, SIGTERM}) {
       struct sigaction action {};

@@ -71,8 +71,8 @@ class TrainData {
 
  private:
   // The cache's name tells text, tokenizer and options apart.
-  static std::filesystem::path tokenized(const std::filesystem::path& path, const dsv3::io::Tokenizer& tokenizer, const std::filesystem::path& cache,
-                                         const dsv3::io::TokenizeOptions& options) {
+  static std::filesystem::path tokenized(const std::filesystem::path& path, const dsv3::io::Tokenizer& tokenizer,
+                                         const std::filesystem::path& cache, const dsv3::io::TokenizeOptions& options) {
     using dsv3::train::mix;
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);

@@ -52,7 +52,8 @@ class TrainFolder {
       dsv3::Index step = 0;
       if (!name.starts_with("step-")) continue;
       const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
-      if (error == std::errc() && end == name.data() + name.size() && fs::exists(entry.path() / "state.safetensors")) found[step] = entry.path();
+      if (error == std::errc() && end == name.data() + name.size() && fs::exists(entry.path() / "state.safetensors"))
+        found[step] = entry.path();
     }
     return found;
   }

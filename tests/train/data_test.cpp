@@ -2,11 +2,11 @@
 #include <fstream>
 #include <numeric>
 
+#include "dsv3/core/openmp.hpp"
 #include "dsv3/io/tokenize_file.hpp"
 #include "dsv3/io/training_state.hpp"
 #include "dsv3/train/compute.hpp"
 #include "dsv3/train/evaluate.hpp"
-#include "dsv3/core/openmp.hpp"
 #include "support/checkpoint.hpp"
 
 using namespace test;
@@ -91,7 +91,8 @@ TEST_CASE("files of token ids") {
   const auto two = bytes_of<std::uint16_t>({8, 9});
   CHECK(all_of(io::TokenFile::open(folder.write("gpt2.bin", bytes_of(header) + two))) == std::vector{8, 9});
   header[2] = 3;
-  CHECK_THROWS_WITH_AS(io::TokenFile::open(folder.write("short.bin", bytes_of(header) + two)), doctest::Contains("promises 3 ids of 2 bytes, 4 bytes"), Error);
+  CHECK_THROWS_WITH_AS(io::TokenFile::open(folder.write("short.bin", bytes_of(header) + two)),
+                       doctest::Contains("promises 3 ids of 2 bytes, 4 bytes"), Error);
   folder.write("megatron.idx", std::string("MMIDIDX\0\0\1\0\0\0\0\0\0\0\4", 18));
   CHECK(all_of(io::TokenFile::open(folder.write("megatron.bin", bytes_of<std::int32_t>({3, 4})))) == std::vector{3, 4});
   folder.write("odd.idx", std::string("MMIDIDX\0\0\1\0\0\0\0\0\0\0\7", 18));
@@ -111,7 +112,8 @@ TEST_CASE("text and JSONL become ids, documents with an end token") {
   expected.push_back(1);
   io::TokenizeOptions options;
   options.end_token = 1;
-  CHECK(io::tokenize_file(folder.write("a.jsonl", "{\"text\": \"To be, or not\", \"id\": 3}\n\n{\"text\":\"to be.\"}\n"), tokenizer, options) == expected);
+  CHECK(io::tokenize_file(folder.write("a.jsonl", "{\"text\": \"To be, or not\", \"id\": 3}\n\n{\"text\":\"to be.\"}\n"), tokenizer,
+                          options) == expected);
   CHECK_THROWS_WITH_AS(io::tokenize_file(folder.write("b.jsonl", "{\"text\": \"x\"}\n{\"words\": \"x\"}\n"), tokenizer),
                        doctest::Contains("b.jsonl:2: expected an object with a string \"text\""), Error);
   CHECK_THROWS_AS(io::tokenize_file(folder.write("c.jsonl", "{\"text\": \n"), tokenizer), Error);

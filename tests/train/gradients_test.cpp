@@ -1,6 +1,6 @@
 // Gradients of whole models against PyTorch's (float64, rounded to float32), name by name.
-#include "dsv3/train/backpropagation.hpp"
 #include <filesystem>
+#include "dsv3/train/backpropagation.hpp"
 
 #include "support/checkpoint.hpp"
 #include "support/threads.hpp"
@@ -77,13 +77,18 @@ struct Case {
 /// A batch of `samples` cut into parts of `part` samples: the objective, all gradients, and the sums.
 template <class P>
 struct Run {
-  Run(Model<P>& model, std::span<const train::Sample> samples, const train::Objective& objective, Index part, int threads = 1, const train::Keep& keep = {})
-      : parameters(model), gradients(parameters), executor(threads), counts(train::count(samples, objective.mtp_weight != 0 ? model.mtp_modules() : 0)) {
+  Run(Model<P>& model, std::span<const train::Sample> samples, const train::Objective& objective, Index part, int threads = 1,
+      const train::Keep& keep = {})
+      : parameters(model),
+        gradients(parameters),
+        executor(threads),
+        counts(train::count(samples, objective.mtp_weight != 0 ? model.mtp_modules() : 0)) {
     Context ctx(executor, 1);
     train::Backpropagation<P> passes(model, keep);
     for (Index i = 0; i < std::ssize(samples); i += part)
-      sums += passes.accumulate(ctx, samples.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(std::min(part, std::ssize(samples) - i))), counts,
-                                objective, gradients);
+      sums += passes.accumulate(
+          ctx, samples.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(std::min(part, std::ssize(samples) - i))), counts,
+          objective, gradients);
     losses = train::losses(sums, counts, objective);
   }
   train::Parameters<P> parameters;
@@ -148,7 +153,8 @@ TEST_CASE("masked targets in unequal micro-batches (spec T2, T36)") {
   const auto ids = reference.ints("input_ids");
   const auto trained = reference.matrix<std::uint8_t>("trained");
   auto samples = samples_of(ids);
-  for (Index i = 0; i < ids.rows(); ++i) samples[static_cast<std::size_t>(i)].trained = {trained.row(i).data(), static_cast<std::size_t>(ids.cols())};
+  for (Index i = 0; i < ids.rows(); ++i)
+    samples[static_cast<std::size_t>(i)].trained = {trained.row(i).data(), static_cast<std::size_t>(ids.cols())};
   auto model = io::load(golden_train + "train-tiny");
   const train::Objective objective{0.3, 0.01};
   const Run<DeepSeekV3> whole(model, samples, objective, 4);
@@ -172,11 +178,14 @@ TEST_CASE("documents packed into a row do not see one another (spec T54)") {
   const auto trained = reference.matrix<std::uint8_t>("trained");
   const auto lengths = reference.ints("lengths");
   const std::array<Index, 2> documents{0, lengths(0, 0)};
-  const train::Sample sample{{ids.data(), static_cast<std::size_t>(ids.size())}, {trained.data(), static_cast<std::size_t>(trained.size())}, documents};
+  const train::Sample sample{
+      {ids.data(), static_cast<std::size_t>(ids.size())}, {trained.data(), static_cast<std::size_t>(trained.size())}, documents};
   std::filesystem::path folder = std::filesystem::temp_directory_path() / "dsv3_packed";
   std::filesystem::create_directories(folder);
-  std::filesystem::copy_file(golden_train + "train-tiny/config.json", folder / "config.json", std::filesystem::copy_options::overwrite_existing);
-  std::filesystem::copy_file(golden_train + "train-tiny/final.safetensors", folder / "model.safetensors", std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(golden_train + "train-tiny/config.json", folder / "config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(golden_train + "train-tiny/final.safetensors", folder / "model.safetensors",
+                             std::filesystem::copy_options::overwrite_existing);
   auto model = io::load(folder.string());
   const Run<DeepSeekV3> run(model, {&sample, 1}, {0.3}, 1);
   CHECK(run.losses.main == doctest::Approx(static_cast<double>(reference.floats("main")(0, 0))).epsilon(1e-6));

@@ -32,8 +32,8 @@ Matrix<float> rounded(const Matrix<float>& m) {
 TEST_CASE("C += A B, as it is and transposed, whatever the threads") {
   Random random;
   for (const auto& [rows, depth, columns] : {std::tuple{1, 1, 1}, {7, 130, 65}, {200, 300, 33}, {13, 5, 200}, {400, 257, 96}, {3, 0, 5}}) {
-    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns), b_t = Matrix<float>(b.transpose()),
-               c = random.matrix(rows, columns);
+    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns),
+               b_t = Matrix<float>(b.transpose()), c = random.matrix(rows, columns);
     const Double product = wide(a) * wide(b), size = wide(a).cwiseAbs() * wide(b).cwiseAbs() + wide(c).cwiseAbs();
     Matrix<float> first;
     for (const int threads : {1, 2, 3})
@@ -52,8 +52,9 @@ TEST_CASE("C += A B, as it is and transposed, whatever the threads") {
         if (overwrite) continue;
         Matrix<float> halves = c;
         const Index half = depth / 3;
-        const train::MultiplyAdd parts[2] = {{train::as_is(view(a).columns(0, half)), view(b).slice(0, half), view(halves)},
-                                             {train::as_is(view(a).columns(half, depth - half)), view(b).slice(half, depth - half), view(halves)}};
+        const train::MultiplyAdd parts[2] = {
+            {train::as_is(view(a).columns(0, half)), view(b).slice(0, half), view(halves)},
+            {train::as_is(view(a).columns(half, depth - half)), view(b).slice(half, depth - half), view(halves)}};
         train::grouped_multiply_add<Arch>(ctx, {&parts[0], 1});
         train::grouped_multiply_add<Arch>(ctx, {&parts[1], 1});
         CHECK(halves == one);
@@ -64,11 +65,13 @@ TEST_CASE("C += A B, as it is and transposed, whatever the threads") {
 TEST_CASE("the same with operands rounded to bf16") {
   Random random;
   Context ctx;
-  for (const auto& [rows, depth, columns] : {std::tuple{1, 1, 1}, {7, 131, 65}, {200, 300, 33}, {13, 5, 200}, {400, 515, 16}, {6, 64, 80}, {3, 0, 5}}) {
-    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns), b_t = Matrix<float>(b.transpose()),
-               c = random.matrix(rows, columns);
+  for (const auto& [rows, depth, columns] :
+       {std::tuple{1, 1, 1}, {7, 131, 65}, {200, 300, 33}, {13, 5, 200}, {400, 515, 16}, {6, 64, 80}, {3, 0, 5}}) {
+    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns),
+               b_t = Matrix<float>(b.transpose()), c = random.matrix(rows, columns);
     const bool pairs = train::detail::has_bf16_pairs<Arch>;
-    const Double x = wide(pairs ? rounded(a) : a), w = wide(pairs ? rounded(b) : b), size = x.cwiseAbs() * w.cwiseAbs() + wide(c).cwiseAbs();
+    const Double x = wide(pairs ? rounded(a) : a), w = wide(pairs ? rounded(b) : b),
+                 size = x.cwiseAbs() * w.cwiseAbs() + wide(c).cwiseAbs();
     for (const bool overwrite : {false, true}) {
       Matrix<float> one = c, two = c, three = c;
       const std::array group{train::MultiplyAdd{train::as_is(view(a)), view(b), view(one), overwrite},
@@ -87,7 +90,8 @@ TEST_CASE("backward of attention, over several blocks of queries and keys") {
   for (const Index n : {1, 63, 64, 150}) {
     const Index nope = 20, rope = 6, value = 17;
     const float scale = 0.2f;
-    const auto q = random.matrix(n, nope + rope), k = random.matrix(n, nope), k_pe = random.matrix(n, rope), v = random.matrix(n, value), d_o = random.matrix(n, value);
+    const auto q = random.matrix(n, nope + rope), k = random.matrix(n, nope), k_pe = random.matrix(n, rope), v = random.matrix(n, value),
+               d_o = random.matrix(n, value);
     Double keys(n, nope + rope);
     keys << wide(k), wide(k_pe);
     Double p = (wide(q) * keys.transpose()) * static_cast<double>(scale);
@@ -102,13 +106,15 @@ TEST_CASE("backward of attention, over several blocks of queries and keys") {
     Double ds = p.array() * (dp.array() - delta.replicate(1, n).array()) * static_cast<double>(scale);
     const Double dq = ds * keys, dk = ds.transpose() * wide(q), dv = p.transpose() * wide(d_o);
     Matrix<float> found_q(n, nope + rope), found_k(n, nope), found_pe(n, rope), found_v(n, value);
-    const train::AttentionGradient g{view(q),       view(k),           view(k_pe),     view(v),        view(o),        view(d_o), lse.data(), 1,
-                                     view(found_q), view(found_k), view(found_pe), view(found_v)};
+    const train::AttentionGradient g{view(q),    view(k), view(k_pe),    view(v),       view(o),        view(d_o),
+                                     lse.data(), 1,       view(found_q), view(found_k), view(found_pe), view(found_v)};
     Context ctx;
     train::attention_backward<Arch>(ctx, {&g, 1}, scale);
     // exp of a score of a few units is off by its rounding; sums have n terms.
     const double bound = static_cast<double>(n + 64) * 8 * epsilon;
-    const auto check = [&](const Matrix<float>& f, const Double& e) { CHECK((f.cast<double>() - e).cwiseAbs().maxCoeff() <= bound * std::max(1.0, e.cwiseAbs().maxCoeff())); };
+    const auto check = [&](const Matrix<float>& f, const Double& e) {
+      CHECK((f.cast<double>() - e).cwiseAbs().maxCoeff() <= bound * std::max(1.0, e.cwiseAbs().maxCoeff()));
+    };
     check(found_q, dq);
     check(found_k, dk.leftCols(nope));
     check(found_pe, dk.rightCols(rope));
@@ -129,7 +135,8 @@ TEST_CASE("backward of RMSNorm (spec T17) and of cross-entropy (spec T1)") {
     const Eigen::ArrayXd xt = x.row(t).cast<double>(), g = dy.row(t).cast<double>(), wt = w.cast<double>();
     const double r = 1 / std::sqrt(xt.square().mean() + 1e-6), mean = (wt * g * xt).mean();
     const Eigen::ArrayXd expected = r * (wt * g - xt * r * r * mean);
-    CHECK((dx.row(t).cast<double>().transpose().array() - expected).abs().maxCoeff() <= static_cast<double>(n) * epsilon * std::max(1.0, expected.abs().maxCoeff()));
+    CHECK((dx.row(t).cast<double>().transpose().array() - expected).abs().maxCoeff() <=
+          static_cast<double>(n) * epsilon * std::max(1.0, expected.abs().maxCoeff()));
     expected_w += (g * xt * r).matrix().transpose();
   }
   CHECK((wide(dw) - expected_w).cwiseAbs().maxCoeff() <= static_cast<double>(rows + n) * epsilon * 4);
@@ -138,8 +145,7 @@ TEST_CASE("backward of RMSNorm (spec T17) and of cross-entropy (spec T1)") {
   const Eigen::ArrayXd z = logits.cast<double>().transpose().array(), p = (z - z.maxCoeff()).exp();
   const double loss = std::log(p.sum()) - (z[7] - z.maxCoeff());
   CHECK(train::cross_entropy_backward<Arch>(logits.data(), 50, 7, 2.0f) == doctest::Approx(loss).epsilon(1e-6));
-  for (Index i = 0; i < 50; ++i)
-    CHECK(std::abs(static_cast<double>(logits(0, i)) - 2 * (p[i] / p.sum() - (i == 7))) <= 64 * epsilon);
+  for (Index i = 0; i < 50; ++i) CHECK(std::abs(static_cast<double>(logits(0, i)) - 2 * (p[i] / p.sum() - (i == 7))) <= 64 * epsilon);
 }
 
 namespace {
@@ -156,7 +162,8 @@ void check_all(Model<P>& model, int least) {
   auto& parameters = trainer.parameters();
   for (const auto& p : parameters.list())
     if (p.kind == train::Kind::buffer)
-      for (Index e = 0; e < p.size(); ++e) p.in(parameters.values())(0, e) = e == 4 || e == 5 || e == 12 || e == 13 ? 10.0f : 0.0f;  // two groups
+      for (Index e = 0; e < p.size(); ++e)
+        p.in(parameters.values())(0, e) = e == 4 || e == 5 || e == 12 || e == 13 ? 10.0f : 0.0f;  // two groups
   parameters.refresh();
   const train::Objective objective{0.3, 0};
   train::StepReport report;

@@ -49,8 +49,8 @@ void check_adamw(const std::string& prefix) {
     g.clear();
     std::copy_n(gradients.row(s).data(), n, g.values().data() + one.place);
     adamw.step(ctx, *one.parameters, g, rates.data()[s]);
-    // A step is at most about lr (1 + |w| decay) / (1 - beta1): its relative error is a few eps, and a weight's rounding half an ulp, each of
-    // the steps so far.
+    // A step is at most about lr (1 + |w| decay) / (1 - beta1): its relative error is a few eps, and a weight's rounding half an ulp, each
+    // of the steps so far.
     for (Index i = 0; i < n; ++i) {
       const double found = static_cast<double>(one.parameters->values()[one.place + i]), expected = static_cast<double>(weights(s, i));
       const double ulp = std::max(std::abs(expected), 0x1p-6) * 0x1p-23;
@@ -71,7 +71,8 @@ TEST_CASE("AdamW is PyTorch's (spec T29), moments in float32 and in bf16 (spec T
 TEST_CASE("the bias controller's traces, bit for bit (spec T22-T24)") {
   const Reference trace(golden_train + "bias/trace.safetensors");
   const router::Config config{16, 4, 4, 2, true, 1};
-  for (const auto& [name, gamma, kind] : {std::tuple{std::string("slow"), 0.001, train::BiasStep::as_is}, {"fast", 0.05, train::BiasStep::as_is},
+  for (const auto& [name, gamma, kind] : {std::tuple{std::string("slow"), 0.001, train::BiasStep::as_is},
+                                          {"fast", 0.05, train::BiasStep::as_is},
                                           {"fast_centred", 0.05, train::BiasStep::centred}}) {
     CAPTURE(name);
     const auto logits = trace.floats("logits"), biases = trace.floats(name + ".bias");
@@ -121,7 +122,8 @@ TEST_CASE("twenty steps of a small V3 with everything on") {
         CHECK(std::abs(report.losses.main - scalar(trace.matrix<double>("main"), s)) < 2e-6);
         CHECK(std::abs(report.losses.mtp[0] - scalar(trace.matrix<double>("mtp"), s)) < 2e-6);
         for (Index layer = 0; layer < 3; ++layer) {
-          CHECK(std::abs(report.losses.balance[static_cast<std::size_t>(layer)] - scalar(trace.matrix<double>("balance"), 3 * s + layer)) < 2e-6);
+          CHECK(std::abs(report.losses.balance[static_cast<std::size_t>(layer)] - scalar(trace.matrix<double>("balance"), 3 * s + layer)) <
+                2e-6);
           CHECK(report.loads.row(layer) == trace.ints("loads").row(3 * s + layer).cast<Index>());
         }
         CHECK(report.gradient_norm == doctest::Approx(scalar(trace.matrix<double>("grad_norm"), s)).epsilon(1e-5));

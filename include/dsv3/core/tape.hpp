@@ -119,8 +119,8 @@ inline constexpr bool records_any = ((records<T, Points> || records<T, Points, C
 template <class T>
 concept Tape = std::same_as<T, NoTape> ||
     detail::records_any<T, point::Hidden, point::Middle, point::AttentionInput, point::AttentionOutput, point::FfnInput, point::FfnOutput,
-                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput, point::Keys, point::Values,
-                        point::RouterLogits, point::Experts, point::Gates, point::ExpertPlaces, point::ExpertInputs, point::ExpertOutputs,
-                        point::FfnGate, point::FfnUp, point::MtpProjectionInput>;
+                        point::QueryLatent, point::Latent, point::Query, point::CachedLatent, point::LogSumExp, point::HeadsOutput,
+                        point::Keys, point::Values, point::RouterLogits, point::Experts, point::Gates, point::ExpertPlaces,
+                        point::ExpertInputs, point::ExpertOutputs, point::FfnGate, point::FfnUp, point::MtpProjectionInput>;
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -34,8 +34,8 @@ class TokenFile {
               " bytes, ", bytes, " bytes follow it");
       file.ids_ = file.ids_.subspan(header_bytes);
     }
-    require(file.ids_.size() % static_cast<std::size_t>(file.id_bytes_) == 0, name, ": ", file.ids_.size(), " bytes are no whole number of ids of ",
-            file.id_bytes_, " bytes");
+    require(file.ids_.size() % static_cast<std::size_t>(file.id_bytes_) == 0, name, ": ", file.ids_.size(),
+            " bytes are no whole number of ids of ", file.id_bytes_, " bytes");
     return file;
   }
 
@@ -46,7 +46,8 @@ class TokenFile {
   void read(Index begin, std::span<int> out, Index vocab_size) const {
     for (std::size_t i = 0; i < out.size(); ++i) {
       std::uint32_t id = 0;
-      std::memcpy(&id, ids_.data() + (static_cast<std::size_t>(begin) + i) * static_cast<std::size_t>(id_bytes_), static_cast<std::size_t>(id_bytes_));
+      std::memcpy(&id, ids_.data() + (static_cast<std::size_t>(begin) + i) * static_cast<std::size_t>(id_bytes_),
+                  static_cast<std::size_t>(id_bytes_));
       require(id < static_cast<std::uint64_t>(vocab_size), map_->path().string(), ": id ", id, " at place ", begin + static_cast<Index>(i),
               ": expected ids below the vocabulary's size of ", vocab_size);
       out[i] = static_cast<int>(id);

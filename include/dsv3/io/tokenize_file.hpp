@@ -12,7 +12,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 struct TokenizeOptions {
-  std::optional<int> end_token;                 ///< put behind every document
+  std::optional<int> end_token;                ///< put behind every document
   std::optional<train::FimTokens> fim_tokens;  ///< fill-in-the-middle, at fim_rate
   double fim_rate = 0;
   std::uint64_t seed = 0;

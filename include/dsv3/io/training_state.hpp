@@ -26,7 +26,8 @@ constexpr Dtype state_dtype = sizeof(T) == 4 ? Dtype::F32 : Dtype::BF16;
 
 /// Writes the state of `trainer` to `path`; the file appears whole or not at all. `average` may be empty.
 template <class P, class C>
-void save_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer, const RunPosition& position, const train::Arena& average = {}) {
+void save_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer, const RunPosition& position,
+                const train::Arena& average = {}) {
   using Code = typename C::Code;
   const auto& parameters = trainer.parameters();
   std::vector<Tensor> tensors;
@@ -66,17 +67,19 @@ RunPosition load_state(const std::filesystem::path& path, train::Trainer<P, C>& 
     require(error == std::errc() && end == text.data() + text.size() && n >= 0, name, ": ", key, ": expected a number, got ", quote(text));
     return n;
   };
-  require(field("format") == detail::state_version, name, ": format: expected \"", detail::state_version, "\", got ", quote(field("format")));
+  require(field("format") == detail::state_version, name, ": format: expected \"", detail::state_version, "\", got ",
+          quote(field("format")));
   require(field("config") == config, name, ": config: this is the state of another model: its configuration differs from that of the run");
   const Index size = trainer.parameters().size();
   const auto tensor = [&](const char* key, Dtype dtype) {
     const Tensor* t = file.find(key);
     require(t != nullptr, name, ": tensor ", key, " is missing");
-    require(t->dtype == dtype && t->shape == std::vector<Index>{size}, name, ": ", key, ": expected ", io::name(dtype), " [", size, "], got ",
-            io::name(t->dtype), " ", shape_string(t->shape));
+    require(t->dtype == dtype && t->shape == std::vector<Index>{size}, name, ": ", key, ": expected ", io::name(dtype), " [", size,
+            "], got ", io::name(t->dtype), " ", shape_string(t->shape));
     return t->data;
   };
-  const auto weights = tensor("weights", Dtype::F32), m = tensor("m", detail::state_dtype<Code>), v = tensor("v", detail::state_dtype<Code>);
+  const auto weights = tensor("weights", Dtype::F32), m = tensor("m", detail::state_dtype<Code>),
+             v = tensor("v", detail::state_dtype<Code>);
   typename train::AdamW<P, C>::Moments first(static_cast<std::size_t>(size)), second(first.size());
   const RunPosition position{number("step"), number("samples"), config, field("run")};
   const Index steps = number("optimizer_steps");

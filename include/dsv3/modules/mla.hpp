@@ -72,7 +72,8 @@ class Mla {
     return form == mla::Form::absorbed || (form == mla::Form::automatic && s.count <= mla::automatic_rows);
   }
 
-  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, MatrixView<float> q, MatrixView<float> o, MatrixView<float> lse) const {
+  void expand(Context& ctx, const Segment<Cache>& s, const Pass& pass, MatrixView<float> q, MatrixView<float> o,
+              MatrixView<float> lse) const {
     auto scope = ctx.scratch();
     auto latents = scope.matrix<float>(s.position + s.count, weights_.heads.rank + weights_.heads.rope);
     mla::read_latents<typename P::Arch>(ctx, *s.cache, latents);

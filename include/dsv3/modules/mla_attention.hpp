@@ -109,19 +109,18 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
   }
 }
 
-/// A text among the rows of expanded attention: its rows [begin, begin + count) of q and o, behind `earlier` tokens that have no rows there;
-/// its keys and values are rows [first, first + earlier + count) of the expanded ones.
+/// A text among the rows of expanded attention: its rows [begin, begin + count) of q and o, behind `earlier` tokens that have no rows
+/// there; its keys and values are rows [first, first + earlier + count) of the expanded ones.
 struct Text {
   Index begin = 0, count = 0, first = 0, earlier = 0;
 };
 
-/// Attention of heads [first, first + count) of some texts over expanded keys and values (eq. 10): expanded [S, count (N + V)], k_pe [S, R];
-/// q [T, H (N + R)], o [T, H V].
-/// `lse` [T, H], if it has rows, receives each row's and head's log-sum-exp.
+/// Attention of heads [first, first + count) of some texts over expanded keys and values (eq. 10): expanded [S, count (N + V)], k_pe [S,
+/// R]; q [T, H (N + R)], o [T, H V]. `lse` [T, H], if it has rows, receives each row's and head's log-sum-exp.
 template <bool Tiled, class Arch, attention::Variant Variant = attention::Full>
-void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count, std::span<const Text> texts, ConstMatrixView<float> expanded,
-                     ConstMatrixView<float> k_pe, ConstMatrixView<float> q, MatrixView<float> o, const Variant& variant = {},
-                     MatrixView<float> lse = {}) {
+void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count, std::span<const Text> texts,
+                     ConstMatrixView<float> expanded, ConstMatrixView<float> k_pe, ConstMatrixView<float> q, MatrixView<float> o,
+                     const Variant& variant = {}, MatrixView<float> lse = {}) {
   constexpr bool tiled = Tiled && kernels::has_bf16_tiles<Arch>;
   using detail::tile;
   constexpr Index together = tiled ? detail::tiles_together : 1, rows_together = together * tile;
@@ -162,7 +161,8 @@ void attend_expanded(Context& ctx, const Heads& heads, Index first, Index count,
     };
     std::array<float, tile> sums;
     const auto keep_lse = [&, row = text->begin, last = end](Index t) {
-      for (Index m = 0; lse.rows() > 0 && m < std::min(tile, last - t); ++m) lse.row_data(row + t + m)[h] = sums[static_cast<std::size_t>(m)];
+      for (Index m = 0; lse.rows() > 0 && m < std::min(tile, last - t); ++m)
+        lse.row_data(row + t + m)[h] = sums[static_cast<std::size_t>(m)];
     };
     float* lse_out = lse.rows() > 0 ? sums.data() : nullptr;
     const auto out = [&, row = text->begin, last = end](Index t) {

@@ -57,8 +57,8 @@ double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
     const float* g = gradients.values().data() + p.offset + begin;
     double sum = 0;
     for (Index k = 0; k < count; k += run)
-      sum += static_cast<double>(
-          simd::map_sum<Arch>([](const Floats& v, const Floats& total) { return simd::fma<Arch>(v, v, total); }, std::min(run, count - k), g + k));
+      sum += static_cast<double>(simd::map_sum<Arch>([](const Floats& v, const Floats& total) { return simd::fma<Arch>(v, v, total); },
+                                                     std::min(run, count - k), g + k));
     sums[static_cast<std::size_t>(i)] = sum;
   });
   double total = 0;
@@ -69,8 +69,9 @@ double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
 /// The factor that brings gradients of this norm to at most `limit` (spec T31).
 inline double clip_factor(double norm, double limit) { return std::min(1.0, limit / (norm + 1e-6)); }
 
-/// Decoupled weight decay Adam, in PyTorch's order (spec T29): p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps).
-/// Moments lie in arenas of codec C: float32, or bf16, which are updated in float32, used unrounded and stored to nearest even (spec T34).
+/// Decoupled weight decay Adam, in PyTorch's order (spec T29): p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) +
+/// eps). Moments lie in arenas of codec C: float32, or bf16, which are updated in float32, used unrounded and stored to nearest even (spec
+/// T34).
 template <class P, Codec C = codec::Float32>
 class AdamW {
  public:
@@ -88,9 +89,9 @@ class AdamW {
     const double t = static_cast<double>(steps_);
     const auto number = [](double x) { return Floats(static_cast<float>(x)); };
     const Floats first = number(1 - options_.beta1), second = number(1 - options_.beta2), keep = number(options_.beta2),
-                 size = number(-learning_rate / (1 - std::pow(options_.beta1, t))), root = number(std::sqrt(1 - std::pow(options_.beta2, t))),
-                 eps = number(options_.eps), scale = number(factor), one = number(1),
-                 decayed = number(1 - learning_rate * options_.weight_decay);
+                 size = number(-learning_rate / (1 - std::pow(options_.beta1, t))),
+                 root = number(std::sqrt(1 - std::pow(options_.beta2, t))), eps = number(options_.eps), scale = number(factor),
+                 one = number(1), decayed = number(1 - learning_rate * options_.weight_decay);
     detail::for_each_piece(ctx, parameters.list(), 16, [&](Index, const Parameter& p, Index begin, Index count) {
       const Index at = p.offset + begin;
       float* w = parameters.values().data() + at;
@@ -125,7 +126,8 @@ class AdamW {
   const Moments& m() const { return m_; }
   const Moments& v() const { return v_; }
   void restore(Index steps, Moments m, Moments v) {
-    require(m.size() == m_.size() && v.size() == v_.size(), "AdamW: expected moments of ", m_.size(), " elements, got ", m.size(), " and ", v.size());
+    require(m.size() == m_.size() && v.size() == v_.size(), "AdamW: expected moments of ", m_.size(), " elements, got ", m.size(), " and ",
+            v.size());
     steps_ = steps;
     m_ = std::move(m);
     v_ = std::move(v);
@@ -144,8 +146,8 @@ void update_average(Context& ctx, const Parameters<P>& parameters, double decay,
   const Floats rate(static_cast<float>(1 - decay));
   detail::for_each_piece(ctx, parameters.list(), 2, [&](Index, const Parameter& p, Index begin, Index count) {
     float* a = average.data() + p.offset + begin;
-    simd::map<typename P::Arch>([&](const Floats& w, const Floats& old) { return simd::fma<typename P::Arch>(w - old, rate, old); }, count, a,
-                                parameters.values().data() + p.offset + begin, a);
+    simd::map<typename P::Arch>([&](const Floats& w, const Floats& old) { return simd::fma<typename P::Arch>(w - old, rate, old); }, count,
+                                a, parameters.values().data() + p.offset + begin, a);
   });
 }
 

@@ -4,8 +4,8 @@
 // One head at a time, a block of keys by a block of queries at a time: keys in order for dq, queries in order for dk and dv.
 #pragma once
 
-#include "dsv3/train/multiply_add.hpp"
 #include "dsv3/simd/math.hpp"
+#include "dsv3/train/multiply_add.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
@@ -47,7 +47,7 @@ void attention_backward(const AttentionGradient& g, float scale, float* scratch)
   for (Index k0 = 0; k0 < n; k0 += block) {
     const Index keys = std::min(block, n - k0);
     for (Index j = 0; j < block; ++j) {  // keys beyond the end are 0, so that tiles are whole
-      float *row = k.row_data(j);
+      float* row = k.row_data(j);
       if (j < keys) {
         std::copy_n(g.k.row_data(k0 + j), nope, row);
         if (head > nope) std::copy_n(g.k_pe.row_data(k0 + j), head - nope, row + nope);

@@ -79,7 +79,7 @@ class Backpropagation {
     std::vector<Index> positions;
     std::vector<Segment<Layer>> segments;
     std::vector<std::span<const int>> texts;
-    std::vector<std::pair<Index, Index>> samples;  // their rows
+    std::vector<std::pair<Index, Index>> samples;   // their rows
     Matrix<float> h, states, dstates, dembeddings;  // states: what the head reads
   };
 
@@ -148,7 +148,8 @@ class Backpropagation {
           const Index shift = static_cast<Index>(k) + 1;
           for (Index t = 0; t + shift < n; ++t)
             if (s.counts(begin + t + shift))
-              targets.push_back({static_cast<int>(k), s.ids[static_cast<std::size_t>(begin + t + shift)], depths_[k].segments[text].begin + t});
+              targets.push_back(
+                  {static_cast<int>(k), s.ids[static_cast<std::size_t>(begin + t + shift)], depths_[k].segments[text].begin + t});
         }
         ++text;
       });
@@ -173,8 +174,8 @@ class Backpropagation {
       const kernels::Product<typename P::Storage::View> product{x, w, logits};
       multiply<P>(ctx, Pass{rows, 0}, {&product, 1});
       ctx.parallel_for(rows, logits.size() * 24, [&](Index i, int) {
-        loss[static_cast<std::size_t>(i)] = cross_entropy_backward<typename P::Arch>(
-            logits.row_data(i), vocab, target(i).id, weights[static_cast<std::size_t>(target(i).depth)]);
+        loss[static_cast<std::size_t>(i)] = cross_entropy_backward<typename P::Arch>(logits.row_data(i), vocab, target(i).id,
+                                                                                     weights[static_cast<std::size_t>(target(i).depth)]);
       });
       for (Index i = 0; i < rows; ++i) {
         double& sum = target(i).depth == 0 ? sums.main : sums.mtp[static_cast<std::size_t>(target(i).depth) - 1];
@@ -210,10 +211,12 @@ class Backpropagation {
         kept.hidden = tape_.layer(rows.layer).hidden;
         backward(Backward<P, Layer, Watch>{ctx, gradients, rows, kept, balanced ? &balance : nullptr}, block, stream);
       }
-      if (balanced && std::holds_alternative<typename Model<P>::Block::Sparse>(block.feed_forward())) sums.balance.insert(sums.balance.begin(), balance.loss);
+      if (balanced && std::holds_alternative<typename Model<P>::Block::Sparse>(block.feed_forward()))
+        sums.balance.insert(sums.balance.begin(), balance.loss);
     };
 
-    // MTP modules, the last first. What they give the depth before: the gradient of its stream, or for the first of the final norm's output.
+    // MTP modules, the last first. What they give the depth before: the gradient of its stream, or for the first of the final norm's
+    // output.
     Matrix<float> dh;  // of the stream that the depth at hand gives
     dh.setZero(depths_.back().h.rows(), model_.width());
     for (std::size_t k = depths_.size() - 1; k > 0; --k) {
@@ -242,13 +245,15 @@ class Backpropagation {
       for_each_continued(k - 1, [&](Index from, Index to) { state.row(to) = (normed ? before.states : before.h).row(from); });
       backward(b, mtp.hnorm(), state, both.columns(hidden, hidden), both.columns(hidden, hidden));
       Matrix<float> dbefore = Matrix<float>::Zero(before.h.rows(), model_.width());
-      for_each_continued(k - 1, [&](Index from, Index to) { (normed ? before.dstates : dbefore).row(from) += both.row(to).rightCols(hidden); });
+      for_each_continued(k - 1,
+                         [&](Index from, Index to) { (normed ? before.dstates : dbefore).row(from) += both.row(to).rightCols(hidden); });
       dh = std::move(dbefore);
     }
 
     Depth& main = depths_[0];
     at(main, c.num_hidden_layers);
-    backward(Backward<P, Layer, Watch>{ctx, gradients, rows, none}, model_.final_norm(), view(main.h), view(main.dstates), view(main.dstates));
+    backward(Backward<P, Layer, Watch>{ctx, gradients, rows, none}, model_.final_norm(), view(main.h), view(main.dstates),
+             view(main.dstates));
     dh += main.dstates;
     record(rows, point::Hidden{}, view(dh));
     for (Index layer = c.num_hidden_layers - 1; layer >= 0; --layer) {

@@ -67,13 +67,15 @@ void backward_group(const B& b, std::span<const FfnGradient<GatedFfn<P>>> jobs) 
     };
     Index k = 0;
     for (; k + simd::width<Arch> <= width; k += simd::width<Arch>)
-      step(simd::load<Arch>(gate + k), simd::load<Arch>(up + k), simd::load<Arch>(dgate + k), [&](const Floats& da, const Floats& dc, const Floats& v) {
-        da.store_unaligned(dgate + k), dc.store_unaligned(dup + k), v.store_unaligned(h + k);
-      });
+      step(simd::load<Arch>(gate + k), simd::load<Arch>(up + k), simd::load<Arch>(dgate + k),
+           [&](const Floats& da, const Floats& dc, const Floats& v) {
+             da.store_unaligned(dgate + k), dc.store_unaligned(dup + k), v.store_unaligned(h + k);
+           });
     if (const Index rest = width - k; rest > 0)
       step(simd::load_partial<Arch>(gate + k, rest), simd::load_partial<Arch>(up + k, rest), simd::load_partial<Arch>(dgate + k, rest),
            [&](const Floats& da, const Floats& dc, const Floats& v) {
-             simd::store_partial<Arch>(dgate + k, da, rest), simd::store_partial<Arch>(dup + k, dc, rest), simd::store_partial<Arch>(h + k, v, rest);
+             simd::store_partial<Arch>(dgate + k, da, rest), simd::store_partial<Arch>(dup + k, dc, rest),
+                 simd::store_partial<Arch>(h + k, v, rest);
            });
     if (job.dgates != nullptr) job.dgates[t] = simd::sum<Arch>(total);
   });
@@ -126,10 +128,10 @@ void backward(const B& b, const Moe<P>& moe, ConstMatrixView<float> x, ConstMatr
   const ConstMatrixView<float> expert_gate = view(kept.expert_gate), expert_up = view(kept.expert_up);
   for (std::size_t e = 0; e < moe.experts().size(); ++e)
     if (const Index begin = offsets[e], count = offsets[e + 1] - begin; count > 0)
-      std::construct_at(&jobs[used++], FfnGradient<Expert>{&moe.experts()[e], sorted_x.slice(begin, count), expert_gate.slice(begin, count),
-                                                           expert_up.slice(begin, count), sorted_dy.slice(begin, count),
-                                                           sorted_dx.slice(begin, count), &gates[static_cast<std::size_t>(begin)],
-                                                           &dgates[static_cast<std::size_t>(begin)]});
+      std::construct_at(&jobs[used++],
+                        FfnGradient<Expert>{&moe.experts()[e], sorted_x.slice(begin, count), expert_gate.slice(begin, count),
+                                            expert_up.slice(begin, count), sorted_dy.slice(begin, count), sorted_dx.slice(begin, count),
+                                            &gates[static_cast<std::size_t>(begin)], &dgates[static_cast<std::size_t>(begin)]});
   if (moe.shared())
     std::construct_at(&jobs[used++], FfnGradient<Expert>{&*moe.shared(), x, view(kept.gate), view(kept.up), dy, dx});
   else
@@ -149,13 +151,14 @@ void backward(const B& b, const Moe<P>& moe, ConstMatrixView<float> x, ConstMatr
                    std::span<const int>(kept.experts.row(t).data(), chosen), std::span<const float>(d.data(), chosen), row);
   });
   if constexpr (!BalancedRouter<typename P::Router>)
-    require(b.balance == nullptr, "train: P::Router has no balance_backward(router, config, logits, weight, dlogits): balance_weight must be 0");
+    require(b.balance == nullptr,
+            "train: P::Router has no balance_backward(router, config, logits, weight, dlogits): balance_weight must be 0");
   else if (b.balance != nullptr) {
-      b.balance->loss = 0;
-      for (const auto& [begin, count] : b.balance->rows)
-        b.balance->loss += balance_backward(moe.router(), config, ConstMatrixView<float>(view(kept.router_logits)).slice(begin, count),
-                                            b.balance->weight, dlogits.slice(begin, count));
-    }
+    b.balance->loss = 0;
+    for (const auto& [begin, count] : b.balance->rows)
+      b.balance->loss += balance_backward(moe.router(), config, ConstMatrixView<float>(view(kept.router_logits)).slice(begin, count),
+                                          b.balance->weight, dlogits.slice(begin, count));
+  }
   record(b.rows, point::RouterLogits{}, dlogits);
   const std::array products{MultiplyAdd{as_is(dlogits), master(moe.gate()), dx},  // in float32 whatever the policy (spec T15)
                             MultiplyAdd{transposed(dlogits), x, b.gradients.of(moe.gate())}};

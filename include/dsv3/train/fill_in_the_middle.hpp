@@ -13,8 +13,8 @@ struct FimTokens {
   int begin, hole, end;
 };
 
-/// With probability `rate`, a document as <|fim_begin|> prefix <|fim_hole|> suffix <|fim_end|> middle (PSM); else as it is. Which documents,
-/// and where they are cut, (seed, document) decide. It comes before packing and before the end-of-text token.
+/// With probability `rate`, a document as <|fim_begin|> prefix <|fim_hole|> suffix <|fim_end|> middle (PSM); else as it is. Which
+/// documents, and where they are cut, (seed, document) decide. It comes before packing and before the end-of-text token.
 inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTokens& tokens, double rate, std::uint64_t seed,
                                            std::uint64_t document) {
   std::vector<int> out(ids.begin(), ids.end());
@@ -24,7 +24,9 @@ inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTo
   const auto cut = [&] { return static_cast<std::size_t>(uniform() * static_cast<double>(ids.size() + 1)); };
   auto first = cut(), second = cut();
   if (first > second) std::swap(first, second);
-  const auto add = [&](std::size_t begin, std::size_t end) { out.insert(out.end(), ids.begin() + static_cast<Index>(begin), ids.begin() + static_cast<Index>(end)); };
+  const auto add = [&](std::size_t begin, std::size_t end) {
+    out.insert(out.end(), ids.begin() + static_cast<Index>(begin), ids.begin() + static_cast<Index>(end));
+  };
   out.clear();
   out.push_back(tokens.begin);
   add(0, first);

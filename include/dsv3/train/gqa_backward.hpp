@@ -28,10 +28,22 @@ void backward(const B& b, const Gqa<P>& gqa, ConstMatrixView<float> x, ConstMatr
   std::size_t n = 0;
   for (const auto& s : b.rows.segments)
     for (Index h = 0; h < heads; ++h) {
-      const auto part = [&, begin = s.begin, count = s.count](const auto& m, Index i, Index width) { return m.slice(begin, count).columns(i * width, width); };
+      const auto part = [&, begin = s.begin, count = s.count](const auto& m, Index i, Index width) {
+        return m.slice(begin, count).columns(i * width, width);
+      };
       const ConstMatrixView<float> q = view(kept.query), k = view(kept.keys), v = view(kept.values), o = view(kept.heads);
-      std::construct_at(&jobs[n++], AttentionGradient{part(q, h, head), part(k, h / group, head), {}, part(v, h / group, value), part(o, h, value), part(d_o, h, value),
-                                                      view(kept.log_sum_exp).row_data(s.begin) + h, heads, part(dq, h, head), part(dk_each, h, head), {}, part(dv_each, h, value)});
+      std::construct_at(&jobs[n++], AttentionGradient{part(q, h, head),
+                                                      part(k, h / group, head),
+                                                      {},
+                                                      part(v, h / group, value),
+                                                      part(o, h, value),
+                                                      part(d_o, h, value),
+                                                      view(kept.log_sum_exp).row_data(s.begin) + h,
+                                                      heads,
+                                                      part(dq, h, head),
+                                                      part(dk_each, h, head),
+                                                      {},
+                                                      part(dv_each, h, value)});
     }
   attention_backward<Arch>(ctx, jobs, gqa.scale());
   for (Index h = 0; h < heads; ++h) {

@@ -20,9 +20,9 @@ struct GradCheck {
 };
 
 /// Compares `gradient` of loss() for the variables `x` with finite differences along a random direction. x is moved and put back.
-/// `step` is the length of the move relative to |x|. Central differences at two steps give the value, extrapolated, and how far off it may be:
-/// by what the extrapolation changed it, and by the loss's rounding, of `roundings` float32 epsilons of its magnitude.
-/// Throws: Error if the lengths differ.
+/// `step` is the length of the move relative to |x|. Central differences at two steps give the value, extrapolated, and how far off it may
+/// be: by what the extrapolation changed it, and by the loss's rounding, of `roundings` float32 epsilons of its magnitude. Throws: Error if
+/// the lengths differ.
 template <class Loss>
 GradCheck check_gradient(std::span<float> x, std::span<const float> gradient, Loss&& loss, std::uint64_t seed = 1, double step = 1e-2,
                          double roundings = 4) {

@@ -16,9 +16,9 @@ namespace dsv3::inline DSV3_ISA::train {
 
 /// The balance losses of a pass.
 struct Balance {
-  double weight = 0;                                  ///< alpha, divided by the number of sequences of the whole batch
+  double weight = 0;                                   ///< alpha, divided by the number of sequences of the whole batch
   std::span<const std::pair<Index, Index>> rows = {};  ///< first row and number of rows of each sequence
-  double loss = 0;                                    ///< sum over these sequences, alpha = 1; overwritten by a layer with experts
+  double loss = 0;                                     ///< sum over these sequences, alpha = 1; overwritten by a layer with experts
 };
 
 /// What backward functions are given: memory, the sums of gradients, the rows of the pass and what forward kept of this layer. The tape of

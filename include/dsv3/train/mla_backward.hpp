@@ -64,9 +64,9 @@ void backward(const B& b, const Mla<P>& mla, ConstMatrixView<float> x, ConstMatr
                           AttentionGradient{part(q, h * query, query), part(expanded, h * width, heads.nope), part(cached, rank, rope),
                                             part(expanded, h * width + heads.nope, heads.value),
                                             part(ConstMatrixView<float>(view(kept.heads)), h * heads.value, heads.value),
-                                            part(d_o, h * heads.value, heads.value), view(kept.log_sum_exp).row_data(s.begin) + h, heads.count,
-                                            part(dq, h * query, query), part(d_expanded, h * width, heads.nope), part(d_rope, h * rope, rope),
-                                            part(d_expanded, h * width + heads.nope, heads.value)});
+                                            part(d_o, h * heads.value, heads.value), view(kept.log_sum_exp).row_data(s.begin) + h,
+                                            heads.count, part(dq, h * query, query), part(d_expanded, h * width, heads.nope),
+                                            part(d_rope, h * rope, rope), part(d_expanded, h * width + heads.nope, heads.value)});
       }
     attention_backward<Arch>(ctx, jobs, heads.scale);
     auto d_pe = d_kv.columns(rank, rope);

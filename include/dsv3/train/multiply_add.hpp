@@ -78,9 +78,8 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
     });
     for (Index k = 0; k < depth; ++k) {
       const Floats bk = count == width ? simd::load<Arch>(b + k * ldb + n) : simd::load_partial<Arch>(b + k * ldb + n, count);
-      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-        sum[m] = simd::fma<Arch>(Floats(a.data[m * a.row + k * a.col]), bk, sum[m]);
-      });
+      simd::unroll<M>([&](auto m)
+                          __attribute__((always_inline)) { sum[m] = simd::fma<Arch>(Floats(a.data[m * a.row + k * a.col]), bk, sum[m]); });
     }
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) { simd::store_partial<Arch>(c + m * ldc + n, sum[m], count); });
   }
@@ -149,7 +148,9 @@ void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
     Index product, row, column;
   };
   Index work = 0;
-  const auto most_rows = [](const MultiplyAdd& p) { return Index{p.transpose_b ? 64 : 32} * detail::add_rows<Arch>; };  // B is packed once for them
+  const auto most_rows = [](const MultiplyAdd& p) {
+    return Index{p.transpose_b ? 64 : 32} * detail::add_rows<Arch>;
+  };  // B is packed once for them
   const auto cut = [&](auto&& emit) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       const MultiplyAdd& p = group[i];

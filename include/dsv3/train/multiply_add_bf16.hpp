@@ -19,7 +19,7 @@ inline constexpr bool has_bf16_pairs =
     false;
 #endif
 
-inline constexpr Index pair_depth = 256, pair_rows = 384, pair_columns = 64;  // of blocks: 192 KiB of A, 32 KiB of B
+inline constexpr Index pair_depth = 128, pair_rows = 384, pair_columns = 64;  // of blocks: 96 KiB of A, 16 KiB of B
 
 #ifdef __AVX512BF16__
 
@@ -45,24 +45,29 @@ inline void pack_across(const float* m, Index ldm, Index depth, Index count, std
 inline void pack_along(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
   for (Index i = 0; i < count; ++i, m += ldm, to += ldto)
     for (Index k = 0; k < depth; k += 32) {
-      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k), high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
+      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k),
+                   high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
       _mm512_mask_storeu_epi32(to + k / 2, first_lanes((depth - k + 1) / 2), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
     }
 }
 
 /// to[k / 2][i] = (m[i][k], m[i][k + 1]).
 inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
-  const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(static_cast<int>(ldto)));
+  const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                            _mm512_set1_epi32(static_cast<int>(ldto)));
   for (Index i = 0; i < count; ++i, m += ldm)
     for (Index k = 0; k < depth; k += 32) {
-      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k), high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
-      _mm512_mask_i32scatter_epi32(to + k / 2 * ldto + i, first_lanes((depth - k + 1) / 2), places, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)), 4);
+      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k),
+                   high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
+      _mm512_mask_i32scatter_epi32(to + k / 2 * ldto + i, first_lanes((depth - k + 1) / 2), places,
+                                   reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)), 4);
     }
 }
 
 /// c[m][n] (+)= sum over `pairs` of a[m][k] b[k][n] for M rows and V vectors of columns, of which `columns` exist.
 template <int M, int V>
-void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns, bool overwrite) {
+void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns,
+                bool overwrite) {
   __m512 sum[M][V];
   __mmask16 lanes[V];
   simd::unroll<V>([&](auto v) __attribute__((always_inline)) { lanes[v] = first_lanes(columns - 16 * v); });
@@ -88,8 +93,8 @@ void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::ui
 
 /// Rows [0, rows) of c in tiles of 6 rows, the last of as many as are left.
 template <int V>
-void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index rows, Index columns,
-                bool overwrite) {
+void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index rows,
+                Index columns, bool overwrite) {
   Index m = 0;
   const auto tile = [&]<int M>(std::integral_constant<int, M>) {
     tile_pairs<M, V>(a + m * a_row, a_row, a_pair, b, pairs, c + m * ldc, ldc, columns, overwrite);

@@ -14,15 +14,14 @@ namespace dsv3::inline DSV3_ISA::train {
 struct Sample {
   std::span<const int> ids;
   std::span<const std::uint8_t> trained{};  ///< whether an id counts as a target (spec T2), one each; empty: all do
-  std::span<const Index> documents{};       ///< where documents begin that do not see one another (spec T54), the first at 0; empty: one text
+  std::span<const Index> documents{};  ///< where documents begin that do not see one another (spec T54), the first at 0; empty: one text
 
   /// f(begin, count) for each text.
   template <class F>
   void for_each_text(F&& f) const {
     const Index n = std::ssize(ids);
     if (documents.empty()) return f(Index{0}, n);
-    for (std::size_t i = 0; i < documents.size(); ++i)
-      f(documents[i], (i + 1 < documents.size() ? documents[i + 1] : n) - documents[i]);
+    for (std::size_t i = 0; i < documents.size(); ++i) f(documents[i], (i + 1 < documents.size() ? documents[i + 1] : n) - documents[i]);
   }
   bool counts(Index i) const { return trained.empty() || trained[static_cast<std::size_t>(i)] != 0; }
 };

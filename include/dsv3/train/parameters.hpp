@@ -52,7 +52,6 @@ class Parameters {
       size_ += (p.size() + alignment - 1) / alignment * alignment;
     });
     values_->setZero(size_);
-    model.keep(values_);
     std::size_t i = 0;
     Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
       const Parameter& p = list_[i++];
@@ -69,6 +68,7 @@ class Parameters {
         places_[values.data()] = p.offset;
       }
     });
+    model.keep_only(values_);
   }
   Parameters(const Parameters&) = delete;
   Parameters& operator=(const Parameters&) = delete;

@@ -18,7 +18,8 @@ void rms_norm_backward(Context& ctx, ConstMatrixView<float> x, const Vector<floa
   auto scope = ctx.scratch();
   const auto inverse = scope.array<float>(x.rows());
   ctx.parallel_for(x.rows(), x.size() * 2, [&](Index t, int) {
-    const float squares = simd::map_sum<Arch>([](const Floats& v, const Floats& sum) { return simd::fma<Arch>(v, v, sum); }, n, x.row_data(t));
+    const float squares =
+        simd::map_sum<Arch>([](const Floats& v, const Floats& sum) { return simd::fma<Arch>(v, v, sum); }, n, x.row_data(t));
     inverse[static_cast<std::size_t>(t)] = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
   });
   // dw first: dx may take the place of dy.

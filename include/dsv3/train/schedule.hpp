@@ -25,7 +25,8 @@ class Schedule {
     require(!phases_.empty(), "Schedule: expected at least one phase");
     for (const Phase& p : phases_)
       require(p.length >= 0 && std::isfinite(p.length) && std::isfinite(p.from) && std::isfinite(p.to),
-              "Schedule: expected a phase of a length of at least 0 and of finite values, got length ", p.length, ", ", p.from, " to ", p.to);
+              "Schedule: expected a phase of a length of at least 0 and of finite values, got length ", p.length, ", ", p.from, " to ",
+              p.to);
   }
 
   /// The value after x steps (the first step of a warm-up of W has x = 1: 1/W of the peak, spec T32).
@@ -33,7 +34,8 @@ class Schedule {
     for (const Phase& p : phases_) {
       if (x <= p.length && p.length > 0) {
         const double t = x / p.length;
-        return p.shape == Phase::Shape::line ? p.from + (p.to - p.from) * t : p.to + (p.from - p.to) * (1 + std::cos(std::numbers::pi * t)) / 2;
+        return p.shape == Phase::Shape::line ? p.from + (p.to - p.from) * t
+                                             : p.to + (p.from - p.to) * (1 + std::cos(std::numbers::pi * t)) / 2;
       }
       x -= p.length;
     }
@@ -49,8 +51,8 @@ inline Schedule warmup_cosine(double peak, double least, double warmup, double c
   return Schedule({{warmup, 0, peak}, {constant, peak, peak}, {decay, peak, least, Phase::Shape::cosine}});
 }
 
-/// The report's learning rate over its pre-training (section 4.2), by tokens: 2.2e-4 to 10T after 2,000 steps of `warmup` tokens in all, then
-/// a cosine to 2.2e-5 over 4.3T, 333B at that and 167B at 7.3e-6. `scale` shrinks the whole plan.
+/// The report's learning rate over its pre-training (section 4.2), by tokens: 2.2e-4 to 10T after 2,000 steps of `warmup` tokens in all,
+/// then a cosine to 2.2e-5 over 4.3T, 333B at that and 167B at 7.3e-6. `scale` shrinks the whole plan.
 inline Schedule report_schedule(double scale = 1, double peak = 2.2e-4, double warmup = 2000.0 * 3072 * 4096) {
   return Schedule({{warmup * scale, 0, peak},
                    {(10e12 - warmup) * scale, peak, peak},

@@ -4,8 +4,8 @@
 #include <bit>
 #include <cstdint>
 
-#include "dsv3/core/error.hpp"
 #include "dsv3/core/config.hpp"
+#include "dsv3/core/error.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 

@@ -22,8 +22,8 @@ struct LayerRecord {
 
   Index floats() const {
     Index n = 0;
-    for (const auto* m : {&hidden, &middle, &attention_input, &ffn_input, &query_latent, &latent, &query, &cached, &log_sum_exp, &heads, &keys, &values,
-                          &router_logits, &gates, &gate, &up, &expert_gate, &expert_up, &mtp_input})
+    for (const auto* m : {&hidden, &middle, &attention_input, &ffn_input, &query_latent, &latent, &query, &cached, &log_sum_exp, &heads,
+                          &keys, &values, &router_logits, &gates, &gate, &up, &expert_gate, &expert_up, &mtp_input})
       n += m->size();
     return n + experts.size();
   }

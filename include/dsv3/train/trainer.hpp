@@ -11,11 +11,11 @@ namespace dsv3::inline DSV3_ISA::train {
 
 struct TrainerOptions {
   AdamWOptions adamw{};
-  double clip = 1;                        ///< largest norm of the gradients (spec T31)
+  double clip = 1;  ///< largest norm of the gradients (spec T31)
   BiasStep bias_step = BiasStep::as_is;
-  Keep keep{};                            ///< of a pass for its backward pass
-  Index micro_batch = 0;                  ///< samples of a pass; 0: the whole batch
-  int most_skipped = 10;                  ///< steps in a row without a finite loss or norm, after which training stops
+  Keep keep{};            ///< of a pass for its backward pass
+  Index micro_batch = 0;  ///< samples of a pass; 0: the whole batch
+  int most_skipped = 10;  ///< steps in a row without a finite loss or norm, after which training stops
 };
 
 /// What may differ from step to step.
@@ -37,7 +37,11 @@ template <class P, Codec Moments = codec::Float32>
 class Trainer {
  public:
   Trainer(Model<P>& model, const TrainerOptions& options)
-      : options_(options), parameters_(model), gradients_(parameters_), passes_(model, options.keep), optimizer_(parameters_, options.adamw) {}
+      : options_(options),
+        parameters_(model),
+        gradients_(parameters_),
+        passes_(model, options.keep),
+        optimizer_(parameters_, options.adamw) {}
 
   /// One step on a batch. Throws: Error if there is no target in it, what Backpropagation throws, and Error after too many skipped steps.
   StepReport step(Context& ctx, std::span<const Sample> batch, const StepSettings& settings) {
@@ -47,8 +51,8 @@ class Trainer {
     report.clip_factor = clip_factor(report.gradient_norm, options_.clip);
     report.skipped = !std::isfinite(report.losses.total) || !std::isfinite(report.gradient_norm);
     skipped_ = report.skipped ? skipped_ + 1 : 0;
-    require(skipped_ < options_.most_skipped, "train: the loss (", report.losses.total, ") or the norm of the gradients (", report.gradient_norm,
-            ") was not finite in ", skipped_, " steps in a row; the weights are those before them");
+    require(skipped_ < options_.most_skipped, "train: the loss (", report.losses.total, ") or the norm of the gradients (",
+            report.gradient_norm, ") was not finite in ", skipped_, " steps in a row; the weights are those before them");
     if (report.skipped) return report;
     optimizer_.step(ctx, parameters_, gradients_, settings.learning_rate, report.clip_factor);
     if (settings.bias_speed != 0) update_biases(parameters_, report.loads, settings.bias_speed, options_.bias_step);
@@ -58,13 +62,15 @@ class Trainer {
   /// The losses of a batch, and its gradients in gradients(). Nothing is learned.
   Counts gradients_of(Context& ctx, std::span<const Sample> batch, const Objective& objective, StepReport& report) {
     const auto counts = count(batch, objective.mtp_weight != 0 ? parameters_.model().mtp_modules() : 0);
-    require(counts.main_targets > 0, "train: a batch of ", batch.size(), " samples has no target: no text of two tokens, or none is trained");
+    require(counts.main_targets > 0, "train: a batch of ", batch.size(),
+            " samples has no target: no text of two tokens, or none is trained");
     gradients_.clear();
     Sums sums;
     const Index part = options_.micro_batch > 0 ? options_.micro_batch : std::ssize(batch);
     for (Index i = 0; i < std::ssize(batch); i += part)
-      sums += passes_.accumulate(ctx, batch.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(std::min(part, std::ssize(batch) - i))),
-                                 counts, objective, gradients_);
+      sums += passes_.accumulate(
+          ctx, batch.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(std::min(part, std::ssize(batch) - i))), counts,
+          objective, gradients_);
     report.losses = losses(sums, counts, objective);
     report.loads = sums.loads;
     return counts;
