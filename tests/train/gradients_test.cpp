@@ -81,7 +81,7 @@ struct Run {
       const train::Keep& keep = {})
       : parameters(model),
         gradients(parameters),
-        executor(threads),
+        executor{threads},
         counts(train::count(samples, objective.mtp_weight != 0 ? model.mtp_modules() : 0)) {
     Context ctx(executor, 1);
     train::Backpropagation<P> passes(model, keep);

@@ -74,7 +74,6 @@ TEST_CASE("the bias controller's traces, bit for bit (spec T22-T24)") {
   for (const auto& [name, gamma, kind] : {std::tuple{std::string("slow"), 0.001, train::BiasStep::as_is},
                                           {"fast", 0.05, train::BiasStep::as_is},
                                           {"fast_centred", 0.05, train::BiasStep::centred}}) {
-    CAPTURE(name);
     const auto logits = trace.floats("logits"), biases = trace.floats(name + ".bias");
     const auto loads = trace.ints(name + ".loads");
     std::vector<float> bias(16);
