@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "dsv3/core/matrix.hpp"
 #include "dsv3/modules/router.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
