@@ -5,6 +5,7 @@
 #include "dsv3/train/trainer.hpp"
 #include "support/checkpoint.hpp"
 #include "support/oracle.hpp"
+#include "support/sanitized.hpp"
 #include "support/threads.hpp"
 
 using namespace test;
@@ -200,7 +201,7 @@ TEST_CASE("gradients of every parameter agree with finite differences") {
   check_all(model, 40);
 }
 
-TEST_CASE("so do those of a model with grouped-query attention") {
+TEST_CASE("so do those of a model with grouped-query attention" * doctest::skip(sanitized)) {
   Config c = io::read_config(DSV3_TEST_DATA "/golden-train/train-tiny");
   c.num_attention_heads = 4;
   c.num_key_value_heads = 2;
