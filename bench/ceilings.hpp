@@ -76,7 +76,9 @@ inline double bf16_dot_peak([[maybe_unused]] dsv3::Context& ctx) {
   return rate_of_all(ctx, 2.0 * chains * 32, [](Index n) {
     __m512 sum[chains];
     const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
-    dsv3::simd::unroll<chains>([&](auto j) __attribute__((always_inline)) { sum[j] = _mm512_setzero_ps(); });
+    dsv3::simd::unroll<chains>([&](auto j) __attribute__((always_inline)) {
+      sum[j] = _mm512_set1_ps(static_cast<float>(j()));
+    });  // equal chains would be one to the compiler
     for (Index i = 0; i < n; ++i)
       dsv3::simd::unroll<chains>([&](auto j) __attribute__((always_inline)) { sum[j] = _mm512_dpbf16_ps(sum[j], ones, ones); });
     for (int j = 1; j < chains; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
@@ -103,6 +105,19 @@ inline double amx_peak([[maybe_unused]] dsv3::Context& ctx) {
 #else
   return 0;
 #endif
+}
+
+/// A rate of arithmetic, FLOP/s, and what forms it.
+struct Peak {
+  double rate;
+  const char* name;
+};
+
+/// The ceiling of products of bf16: the fastest arithmetic for them that build and machine have.
+inline Peak bf16_peak(dsv3::Context& ctx) {
+  if (const double amx = amx_peak(ctx); amx > 0) return {amx, "AMX"};
+  const double dot = bf16_dot_peak(ctx), fma = fma_peak(ctx);
+  return dot > fma ? Peak{dot, "bf16 dot"} : Peak{fma, "FMA"};
 }
 
 inline double median(std::vector<double> values) {

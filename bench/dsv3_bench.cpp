@@ -127,18 +127,20 @@ class Bench {
     }
   }
 
-  /// Seconds for a prompt, the breakdown of its last run, and AMX or FMA ceilings measured around it.
+  /// Seconds for a prompt, the breakdown of its last run, and the ceilings measured around it.
   nlohmann::json prefill(Index tokens) {
     auto cache = model_.make_cache({tokens});
     Matrix<float> h(tokens, model_.config().hidden_size), logits(1, model_.config().vocab_size);
     const auto ids = random_ids(tokens);
-    std::vector<double> times, amx, fma, read;
+    std::vector<double> times, peaks, read;
+    const char* arithmetic = "FMA";
     Stopwatch watch;
     for (int run = 0; run < 4; ++run) {
       cache.clear();
       watch = {};
-      amx.push_back(bench::amx_peak(ctx_));
-      fma.push_back(bench::fma_peak(ctx_));
+      const bench::Peak peak = rounds_to_bf16<typename P::Compute> ? bench::bf16_peak(ctx_) : bench::Peak{bench::fma_peak(ctx_), "FMA"};
+      peaks.push_back(peak.rate);
+      arithmetic = peak.name;
       read.push_back(bench::read_rate(ctx_, sample(run)));
       times.push_back(seconds([&] {
         add(cache, ids, h, watch);
@@ -151,17 +153,17 @@ class Bench {
                         {"prefill_seconds", time},
                         {"prefill_tokens_per_s", static_cast<double>(tokens) / time},
                         {"prefill_gflop_s", flop / time * 1e-9},
-                        {"amx_peak_gflop_s", median(amx) * 1e-9},
-                        {"fma_peak_gflop_s", median(fma) * 1e-9},
+                        {"peak_gflop_s", median(peaks) * 1e-9},
+                        {"peak", arithmetic},
+                        {"fma_peak_gflop_s", bench::fma_peak(ctx_) * 1e-9},
                         {"prefill_bytes", bytes_.of(watch.experts, tokens)}};
-    const double peak = median(amx) > 0 ? median(amx) : median(fma);
+    const double peak = median(peaks);
     const double memory_time = static_cast<double>(bytes_.of(watch.experts, tokens)) / median(read), compute_time = flop / peak;
-    r["prefill_bound_by"] = memory_time > compute_time ? "memory" : median(amx) > 0 ? "AMX" : "FMA";
+    r["prefill_bound_by"] = memory_time > compute_time ? "memory" : arithmetic;
     r["prefill_fraction_of_bound"] = std::max(memory_time, compute_time) / time;
     std::printf("prefill of %td tokens: %.2f s, %.1f tokens/s, %.0f GFLOP/s = %.0f%% of %s peak (%.0f); bound by %s: %.0f%% of the bound\n",
-                tokens, time, static_cast<double>(tokens) / time, flop / time * 1e-9, 100 * flop / time / peak,
-                median(amx) > 0 ? "AMX" : "FMA", peak * 1e-9, r["prefill_bound_by"].get<std::string>().c_str(),
-                100 * r["prefill_fraction_of_bound"].get<double>());
+                tokens, time, static_cast<double>(tokens) / time, flop / time * 1e-9, 100 * flop / time / peak, arithmetic, peak * 1e-9,
+                r["prefill_bound_by"].get<std::string>().c_str(), 100 * r["prefill_fraction_of_bound"].get<double>());
     r["prefill_breakdown"] = breakdown(watch);
     return r;
   }

@@ -18,7 +18,7 @@ using namespace dsv3;
 using Weights = Fp8Block<128, 128>::View;
 using Bytes = std::span<const std::uint8_t>;
 
-enum class Unit { fma, amx };
+enum class Unit { fma, bf16 };
 
 /// A kernel to time: run(i) for iteration i does `repetitions` times `bytes` and `flop` of work; before it, the reading of memory(i) is
 /// timed.
@@ -52,11 +52,13 @@ double cached_rate(Bytes bytes, int repetitions) {
 void measure(benchmark::State& state, Context& ctx, const Work& work) {
   for (Index i = -3; i < 0; ++i) work.run(i + 3);
   std::vector<double> times, reads, peaks, fractions;
-  const char* name = work.unit == Unit::amx && amx::ready() ? "AMX" : "FMA";
+  const char* name = "FMA";
   Index i = 3;
   for (auto _ : state) {
     const double read = work.repetitions > 1 ? cached_rate(work.memory(i), work.repetitions) : bench::read_rate(ctx, work.memory(i));
-    const double peak = name[0] == 'A' ? bench::amx_peak(ctx) : bench::fma_peak(ctx);
+    const bench::Peak ceiling = work.unit == Unit::bf16 ? bench::bf16_peak(ctx) : bench::Peak{bench::fma_peak(ctx), "FMA"};
+    const double peak = ceiling.rate;
+    name = ceiling.name;
     const double time = bench::seconds([&] {
                           for (int r = 0; r < work.repetitions; ++r) work.run(i);
                         }) /
@@ -206,7 +208,7 @@ void prefill_product(benchmark::State& state, Context& ctx, const Pool& pool) {
   kernels::linear_bf16(ctx, view(x), pool.matrix(0, n, k), view(y));
   check_product(view(x), pool.matrix(0, n, k), view(y), 0x1p-9, "prefill product");
   measure(state, ctx,
-          {stored_bytes(n, k), 2.0 * static_cast<double>(rows * n * k), Unit::amx,
+          {stored_bytes(n, k), 2.0 * static_cast<double>(rows * n * k), Unit::bf16,
            [&](Index i) { kernels::linear_bf16(ctx, view(x), pool.matrix(i, n, k), view(y)); },
            [&](Index i) { return pool.opposite(i, n * k); }});
 }
@@ -282,7 +284,7 @@ void tiled_attention(benchmark::State& state, Context& ctx, const Pool& pool) {
   }
   const Index bytes = depth * width * 2;
   measure(state, ctx,
-          {static_cast<double>(bytes), 2.0 * static_cast<double>(heads.count * depth * (width + heads.rank)), Unit::amx, run,
+          {static_cast<double>(bytes), 2.0 * static_cast<double>(heads.count * depth * (width + heads.rank)), Unit::bf16, run,
            [&](Index i) { return pool.opposite(i, bytes); }});
 }
 

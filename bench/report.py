@@ -45,7 +45,7 @@ for name, m in models["moonlight"].get("compare", {}).items():
 models = {name: models[name] for name in ["moonlight", *COMPARED, *RUNS[1:]] if name in models}
 product = lambda rows, of=kernels: of[("decode_product_8192x8192", str(rows))]
 base = models["moonlight"]
-amx = base["amx_peak_gflop_s"] > 0
+amx = base["peak"] == "AMX"
 
 
 def read_units(m):
@@ -78,7 +78,7 @@ def machine():
         ["compiler", facts["Compiler"] + ", `-O3 -DNDEBUG -march=native`"],
         ["threads", str(base["threads"])],
         ["date", facts["Date"]],
-        ["read ceiling, AMX peak, FMA peak", f"{base['read_ceiling_gb_s']:.1f} GB/s, {base['amx_peak_gflop_s']:,.0f} GFLOP/s, "
+        [f"read ceiling, {base['peak']} peak, FMA peak", f"{base['read_ceiling_gb_s']:.1f} GB/s, {base['peak_gflop_s']:,.0f} GFLOP/s, "
          f"{base['fma_peak_gflop_s']:,.0f} GFLOP/s (in the first model run)"],
     ]
     return table(["", ""], rows)
@@ -107,7 +107,7 @@ def targets():
             row(f"prefill product {p['rows']} x {p['n']} x {p['k']} against oneDNN's in bf16", f"{p['ratio']:.2f} x as fast", "1.4 x",
                 p["ratio"] >= 1.4)
     if amx:
-        target = 3.5 * PEER_PREFILL * base["amx_peak_gflop_s"] / PEER_PEAK
+        target = 3.5 * PEER_PREFILL * base["peak_gflop_s"] / PEER_PEAK
         row("Moonlight, FP8, prefill of 512", f"{base['prefill_tokens_per_s']:.0f} tokens/s", f"{target:.0f} tokens/s",
             base["prefill_tokens_per_s"] >= target)
     if "v3_moe" in models:
@@ -157,11 +157,11 @@ def prefill_table():
     rows = []
     for name, m in models.items():
         if "prefill_seconds" in m:
-            peak = m["amx_peak_gflop_s"] or m["fma_peak_gflop_s"]
+            peak = m["peak_gflop_s"]
             rows.append([named(name), f"{m['prefill_seconds']:.2f}", f"{m['prefill_tokens_per_s']:.0f}",
                          f"{m['prefill_gflop_s']:,.0f}", f"{peak:,.0f}", percent(m["prefill_gflop_s"] / peak),
                          f"{m['prefill_bound_by']}, {percent(m['prefill_fraction_of_bound'])}"])
-    return table(["run: arguments of dsv3-bench", "s", "tokens/s", "GFLOP/s", "AMX peak" if amx else "FMA peak", "of it", "binding ceiling, of it"], rows)
+    return table(["run: arguments of dsv3-bench", "s", "tokens/s", "GFLOP/s", f"{base['peak']} peak", "of it", "binding ceiling, of it"], rows)
 
 
 def breakdown(kind):
@@ -173,8 +173,8 @@ def breakdown(kind):
 
 def onednn_table():
     rows = [[f"{p['rows']} x {p['n']} x {p['k']}", f"{p['dsv3_gflop_s']:,.0f}", f"{p['onednn_gflop_s']:,.0f}", f"{p['ratio']:.2f}",
-             f"{p['amx_peak_gflop_s']:,.0f}"] for p in onednn["products"]]
-    return table(["rows x N x K", "dsv3, FP8 weights, GFLOP/s", f"oneDNN {onednn['onednn']}, bf16 weights, GFLOP/s", "dsv3 / oneDNN", "AMX peak"],
+             f"{p['peak_gflop_s']:,.0f}"] for p in onednn["products"]]
+    return table(["rows x N x K", "dsv3, FP8 weights, GFLOP/s", f"oneDNN {onednn['onednn']}, bf16 weights, GFLOP/s", "dsv3 / oneDNN", f"{onednn['products'][0]['peak']} peak"],
                  rows)
 
 
@@ -191,8 +191,8 @@ def roofline():
             points.append((f"dsv3-bench, {name}: prefill", "prefill", flop / m["prefill_bytes"], m["prefill_gflop_s"]))
     middle = lambda values: sorted(values)[len(values) // 2]
     peaks = {"FMA": middle([b["peak_GFLOP/s"] for k, b in kernels.items() if k[0].startswith("decode")])}
-    if amx:
-        peaks["AMX bf16"] = base["amx_peak_gflop_s"]
+    if base["peak"] != "FMA":
+        peaks[base["peak"]] = base["peak_gflop_s"]
     return svg(middle([m["read_ceiling_gb_s"] for m in models.values()]), peaks, points)
 
 
@@ -213,7 +213,7 @@ Ratios between model runs are of times multiplied by the read ceiling of their o
     parts.append("""Two rows of a model read the experts of both: what they read beyond one row no kernel can save. Even two rows of one token, whose positions
 differ, part ways in some layers.""")
     parts.append("""The prefill target is 3.5 times what ik_llama.cpp (August 2026, Q8_0, its best flags) reached in relation to AMX peak on a similar machine:
-55 tokens/s at 5,095 GFLOP/s.""" if amx else "This machine has no AMX: prefill is held against FMA peak.")
+55 tokens/s at 5,095 GFLOP/s.""" if amx else "This machine has no AMX: prefill is held against " + base["peak"] + " peak.")
     parts.append(f"""
 ![Roofline](roofline.svg)
 

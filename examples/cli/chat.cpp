@@ -31,8 +31,8 @@ constexpr const char* usage =
     "                            other limits on the choice (default: top-p 0.95)\n"
     "  --seed S                  of the random choice (default 0); each answer has the next one\n"
     "  --drafts N                tokens that the MTP modules propose for each pass (default 0)\n"
-    "  --compute C               exact (default) or bf16 (attention and prompts in bf16, for programs built for a processor\n"
-    "                            with AMX or AVX512-BF16)\n"
+    "  --compute C               exact (float32), bf16, or auto (default: bf16 where program and processor have AMX or\n"
+    "                            AVX512-BF16)\n"
     "  --threads N               default: all processors\n"
     "  --help                    prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -258,6 +258,6 @@ int DSV3_MAIN(int argc, char** argv) {
     action.sa_handler = [](int) { interrupted = true; };
     sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: reading a line must notice
     const dsv3::Config config = dsv3::io::read_config(args[0]);
-    cli::with_policy(config, compute, [&]<class P>(P) { Chat<P>(args, config).run(); });
+    cli::with_policy("dsv3-chat", config, compute, [&]<class P>(P) { Chat<P>(args, config).run(); });
   });
 }

@@ -44,7 +44,7 @@ struct UsageError : std::runtime_error {
 };
 
 /// --compute: how products are formed (policy.hpp).
-enum class Compute { exact, bf16 };
+enum class Compute { automatic, exact, bf16 };
 
 /// A number that takes up all of `text` and lies in [low, high].
 template <class T>
@@ -114,9 +114,10 @@ class Args {
   }
   std::optional<int> threads() const { return has("--threads") ? std::optional(number("--threads", 1, 1, 4096)) : std::nullopt; }
   Compute compute() const {
-    const auto name = value("--compute").value_or("exact");
-    if (name != "exact" && name != "bf16") throw UsageError("--compute: expected exact or bf16, got '" + name + "'");
-    return name == "exact" ? Compute::exact : Compute::bf16;
+    const auto name = value("--compute").value_or("auto");
+    if (name != "auto" && name != "exact" && name != "bf16")
+      throw UsageError("--compute: expected auto, exact or bf16, got '" + name + "'");
+    return name == "auto" ? Compute::automatic : name == "exact" ? Compute::exact : Compute::bf16;
   }
 
  private:

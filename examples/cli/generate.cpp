@@ -21,8 +21,8 @@ constexpr const char* usage =
     "  --max-new N        most tokens to add (default 256)\n"
     "  --temperature T    0 takes the likeliest token (default), larger values vary\n"
     "  --seed S           of the random choice (default 0)\n"
-    "  --compute C        exact (default: float32, the same bits however the prompt is cut) or bf16 (attention and prompts\n"
-    "                     in bf16, for programs built for a processor with AMX or AVX512-BF16)\n"
+    "  --compute C        exact (float32, the same bits however the prompt is cut), bf16, or auto (default: bf16 where\n"
+    "                     program and processor have AMX or AVX512-BF16)\n"
     "  --threads N        default: all processors\n"
     "  --help             prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -88,6 +88,6 @@ int DSV3_MAIN(int argc, char** argv) {
     const cli::Args args(argc, argv, 1, {"--prompt", "--ids", "--max-new", "--temperature", "--seed", "--compute", "--threads"}, {});
     if (args.has("--prompt") == args.has("--ids")) throw cli::UsageError("expected either --prompt or --ids");
     const auto compute = args.compute();
-    cli::with_policy(dsv3::io::read_config(args[0]), compute, [&]<class P>(P) { generate<P>(args); });
+    cli::with_policy("dsv3-generate", dsv3::io::read_config(args[0]), compute, [&]<class P>(P) { generate<P>(args); });
   });
 }

@@ -53,7 +53,7 @@ class EngineOf : public Engine {
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& folder, const dsv3::Config& config, cli::Compute compute,
                                     const dsv3::SchedulerOptions& options, std::optional<int> threads, dsv3::TokenBytes token_bytes) {
   std::unique_ptr<Engine> engine;
-  cli::with_policy(config, compute,
+  cli::with_policy("dsv3-serve", config, compute,
                    [&]<class P>(P) { engine = std::make_unique<EngineOf<P>>(folder, options, threads, std::move(token_bytes)); });
   return engine;
 }

@@ -1,4 +1,5 @@
 #include "dsv3/kernels/gated_ffn_bf16.hpp"
+#include "dsv3/kernels/linear_dots.hpp"
 
 #include <array>
 
@@ -65,6 +66,34 @@ TEST_CASE_TEMPLATE("a row has the same bits in any batch and on any number of th
   const Matrix<float> long_x = random.matrix(200, 3500);
   const auto y = product(ctx, long_x, wide);
   for (const Index t : {1, 40}) CHECK(same_bits(product(ctx, long_x.bottomRows(t), wide), y.bottomRows(t)));
+}
+
+TEST_CASE_TEMPLATE("dot products along K: the same sums, and the same bits in any batch and on any number of threads", S, Bf16, Fp8) {
+  using Product = kernels::Product<typename S::View>;
+  Random random;
+  for (const auto& [t, n, k] : Sizes{{1, 1, 1}, {9, 3, 0}, {8, 37, 300}, {40, 70, 131}, {17, 600, 2100}}) {
+    const Weight<S> w(random.matrix(n, k));
+    const Matrix<float> x = random.matrix(t, k);
+    const auto dots = [&, rows = n](Context& ctx, Index count) {
+      Matrix<float> y = Matrix<float>::Constant(count, rows, NAN);
+      const Product p{view(x).slice(0, count), w.view(), view(y)};
+      auto scope = ctx.scratch();
+      const auto rest = kernels::multiply_in_dots<simd::DefaultArch, Product>(ctx, scope, {&p, 1});
+      if (!rest.empty()) y.resize(0, 0);
+      return y;
+    };
+    Context ctx;
+    const auto y = dots(ctx, t);
+    if (y.rows() == 0) return;  // not the way of this build or machine
+    check_matrix(y, [&](Index i, Index j) { return dot(x, i, w, j); });
+    for (const Index count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16})
+      if (count <= t) CHECK(same_bits(dots(ctx, count), y.topRows(count)));
+    for (const int threads : {2, 3}) {
+      Parallel openmp{threads};
+      Context parallel(openmp, 0);
+      CHECK(same_bits(dots(parallel, t), y));
+    }
+  }
 }
 
 TEST_CASE("rows of a weight that begin inside a block of scales, into some columns of y") {

@@ -329,25 +329,54 @@ TEST_CASE("fp8 activations: other bits than exact products, the same in any comp
   check(PowerOfTwoActivations{});
 }
 
-TEST_CASE("prompts in bf16: the same bits in any company of more than 16 rows, and in any of up to 16") {
+namespace {
+
+/// Fast with experts by tiles, or by dot products along K, in all passes of more than 16 rows.
+template <Index Rows>
+struct FastWith : Fast<DeepSeekV3> {
+  struct Compute : compute::Bf16Activations {
+    static constexpr Index few_rows = Rows;
+  };
+};
+
+template <class P>
+void check_company(const std::string& name, const std::vector<Index>& chunks, const std::vector<Index>& company) {
   Context ctx;
+  const auto exact = io::load<DeepSeekV3>(golden + name);
+  const auto fast = io::load<P>(golden + name);
+  const Prompt prompt = make_prompt(exact, 80);
+  const Outputs found = whole(ctx, fast, prompt), by_token = token_by_token(ctx, fast, prompt);
+  CHECK_FALSE(found == whole(ctx, exact, prompt));
+  for (const Index chunk : chunks) CHECK(same_in_chunks(ctx, fast, prompt, chunk, found));
+  check_ragged_batch(ctx, fast, company);
+  for (const Index chunk : fewer<std::vector<Index>>({7, 16}, {7})) CHECK(same_in_chunks(ctx, fast, prompt, chunk, by_token));
+  for (const int n : fewer<std::vector<int>>({2, 3}, {3})) {
+    Parallel openmp{n};
+    Context parallel(openmp, 0);
+    CHECK(whole(parallel, fast, prompt) == found);
+    CHECK(token_by_token(parallel, fast, prompt) == by_token);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("prompts in bf16: the same bits in any company of more than 16 rows, and in any of up to 16") {
   for (const std::string name : {"v3-tiny", "v3-odd", "v3-fp8"}) {
     CAPTURE(name);
-    const auto exact = io::load<DeepSeekV3>(golden + name);
-    const auto fast = io::load<Fast<DeepSeekV3>>(golden + name);
-    const Prompt prompt = make_prompt(exact, 80);
-    const Outputs found = whole(ctx, fast, prompt), by_token = token_by_token(ctx, fast, prompt);
-    CHECK_FALSE(found == whole(ctx, exact, prompt));
-    for (const Index chunk : fewer<std::vector<Index>>({20, 40}, {20})) CHECK(same_in_chunks(ctx, fast, prompt, chunk, found));
-    check_ragged_batch(ctx, fast, fewer<std::vector<Index>>({17, 64, 65, 30}, {17, 65}));
-    for (const Index chunk : fewer<std::vector<Index>>({7, 16}, {7})) CHECK(same_in_chunks(ctx, fast, prompt, chunk, by_token));
-    for (const int n : fewer<std::vector<int>>({2, 3}, {3})) {
-      Parallel openmp{n};
-      Context parallel(openmp, 0);
-      CHECK(whole(parallel, fast, prompt) == found);
-      CHECK(token_by_token(parallel, fast, prompt) == by_token);
-    }
+    const auto chunks = fewer<std::vector<Index>>({20, 40}, {20}), company = fewer<std::vector<Index>>({17, 64, 65, 30}, {17, 65});
+    check_company<FastWith<0>>(name, chunks, company);
+    check_company<FastWith<1000>>(name, chunks, company);
   }
+}
+
+TEST_CASE("experts that can expect few rows have the same bits in any company of which that holds") {
+  Context ctx;
+  const auto fast = io::load<Fast<DeepSeekV3>>(golden + "v3-tiny");
+  const Config& c = fast.config();
+  const Index most = (compute::Bf16Activations::few_rows + 1) * c.n_routed_experts / c.num_experts_per_tok - 1;
+  REQUIRE(most > 34);
+  const Prompt prompt = make_prompt(fast, std::min(most, Index{80}));
+  CHECK(same_in_chunks(ctx, fast, prompt, 17, whole(ctx, fast, prompt)));
 }
 
 TEST_CASE("bad input is refused and no cache changes its size") {

@@ -9,6 +9,8 @@
 #pragma once
 
 #include "dsv3/kernels/attention_tile.hpp"
+#include "dsv3/kernels/bf16_amx.hpp"
+#include "dsv3/kernels/bf16_dots.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 

@@ -17,13 +17,13 @@ struct GatedProduct {
 
 namespace detail {
 
-/// Columns [begin, begin + count) of h. `scratch` [T, count].
+/// Columns [begin, begin + count) of h. `scratch` [T, count], `decoded` as multiply_rows_nt() wants it.
 template <class Arch, WeightView W, class A>
-void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch) {
+void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch, float* decoded) {
   auto h = MatrixView<float>(p.h).columns(begin, count);
   MatrixView<float> up(scratch, h.rows(), count);
-  visit_weight(p.gate, [&](const auto& w) { panel_nt<Arch>(p.x, w.slice(begin, count), h.data(), h.outerStride()); });
-  visit_weight(p.up, [&](const auto& w) { panel_nt<Arch>(p.x_up, w.slice(begin, count), up.data(), count); });
+  multiply_rows_nt<Arch>(p.x, p.gate, begin, count, h.data(), h.outerStride(), decoded);
+  multiply_rows_nt<Arch>(p.x_up, p.up, begin, count, up.data(), count, decoded);
   for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
 }
 
@@ -37,19 +37,22 @@ void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const Gat
   auto scope = ctx.scratch();
   const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);
-  Index scratch = 0;
+  Index scratch = 0, decoded = 0;
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& p = group[i];
     assert(p.x.cols() == weight_cols(p.gate) && p.x_up.cols() == weight_cols(p.up) && p.h.rows() == p.x.rows());
     assert(p.h.cols() == weight_rows(p.gate) && p.h.cols() == weight_rows(p.up));
     scratch = std::max(scratch, p.x.rows() * std::min(size(p, p.h.cols()), p.h.cols()));
+    decoded = std::max({decoded, detail::decoded_size(p.x, p.gate), detail::decoded_size(p.x_up, p.up)});
     std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
   }
-  auto up = scope.matrix<float>(ctx.workers(), scratch);
+  auto up = scope.matrix<float>(ctx.workers(), scratch), memory = scope.matrix<float>(ctx.workers(), decoded);
   detail::for_each_panel(
       ctx, std::span<const P>(arranged), [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; },
       [](const P& p) { return 2 * p.x.size() * p.h.cols(); }, size,
-      [&](const P& p, Index begin, Index count, int worker) { detail::gated_panel<Arch>(p, begin, count, up.row_data(worker)); });
+      [&](const P& p, Index begin, Index count, int worker) {
+        detail::gated_panel<Arch>(p, begin, count, up.row_data(worker), memory.row_data(worker));
+      });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

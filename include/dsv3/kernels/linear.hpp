@@ -8,7 +8,7 @@
 #include <memory>
 #include <span>
 
-#include "dsv3/kernels/linear_tile.hpp"
+#include "dsv3/kernels/decoded.hpp"
 #include "dsv3/kernels/panels.hpp"
 #include "dsv3/quant/any_storage.hpp"
 #include "dsv3/simd/math.hpp"
@@ -32,16 +32,17 @@ inline constexpr int tallest_tile = 4;  // rows of x in a tile, at most
 // codes times rows of x, at most, where they are read again from cache.
 inline constexpr Index least_bytes = 1 << 18, least_bytes_nn = 1 << 16, cached_bytes = 1 << 19;
 
+inline constexpr Index decoded_floats = 1 << 16;  // of decoded rows: they stay in the second-level cache
+
 inline constexpr Index most_columns = 512, rows_nn = 16;  // of w: in a panel of linear_transposed, and of those at a time
 
-/// M rows of x times all rows of w. A tile's rows of w lie far apart, so that each is the head of a long stream that the processor
-/// recognizes as one. Codes are prefetched `ahead` elements before their use, unless that is 0.
-template <class Arch, int M, ElementView W>
+/// M rows of x times all rows of w, N at a time. A tile's rows of w lie far apart, so that each is the head of a long stream that the
+/// processor recognizes as one. Codes are prefetched `ahead` elements before their use, unless that is 0.
+template <class Arch, int M, int N, ElementView W>
 void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy, Index ahead) {
-  constexpr int together = tile_n<Arch, M>;
-  const Index apart = w.rows / together;
-  for (Index n = 0; n < apart; ++n) tile_nt<Arch, M, together>(x, ldx, w, n, apart, y + n, ldy, ahead);
-  for (Index n = apart * together; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
+  const Index apart = w.rows / N;
+  for (Index n = 0; n < apart; ++n) tile_nt<Arch, M, N>(x, ldx, w, n, apart, y + n, ldy, ahead);
+  for (Index n = apart * N; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
 }
 
 /// Gives the x of one product after another as tile_nt wants it beside w: itself, or a copy in `scope`, which products that follow one
@@ -85,7 +86,8 @@ template <class Arch, ElementView W>
 void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   Index t = 0, ahead = prefetch_bytes * 8 / row_of_t<W>::bits;
   const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
-    for (; t + M <= x.rows(); t += M, ahead = 0) row_of_tiles_nt<Arch, M>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
+    for (; t + M <= x.rows(); t += M, ahead = 0)
+      row_of_tiles_nt<Arch, M, tile_n<Arch, M>>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
   };
   tiles(std::integral_constant<int, tallest_tile>{});
   tiles(std::integral_constant<int, 3>{});
@@ -93,12 +95,49 @@ void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   tiles(std::integral_constant<int, 1>{});
 }
 
+/// Rows of w that are decoded at a time.
+inline Index decoded_rows(Index cols) { return std::max(Index{8}, decoded_floats / std::max(decoded_stride(cols), Index{1}) / 8 * 8); }
+
+/// The same with rows of w decoded into `memory` [decoded_rows(cols), decoded_stride(cols)] first.
+template <class Arch, ElementView W>
+void panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, float* memory) {
+  for (Index n = 0, count = decoded_rows(w.cols); n < w.rows; n += count) {
+    const auto floats = decode<Arch>(w.slice(n, std::min(count, w.rows - n)), memory, prefetch_bytes * 8 / row_of_t<W>::bits);
+    panel_nt<Arch>(x, floats, y + n, ldy);
+  }
+}
+
+/// Whether rows of x are so many that decoding once is worth a trip through the cache.
+template <WeightView W>
+bool decodes(ConstMatrixView<float> x, const W& w) {
+  return x.rows() > tallest_tile && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
+}
+
+/// Scratch memory that a worker needs to decode rows of w beside x.
+template <WeightView W>
+Index decoded_size(ConstMatrixView<float> x, const W& w) {
+  return decodes(x, w) ? decoded_rows(x.cols()) * decoded_stride(x.cols()) : 0;
+}
+
+/// Rows [begin, begin + count) of w times all of x.
+template <class Arch, WeightView W>
+void multiply_rows_nt(ConstMatrixView<float> x, const W& w, Index begin, Index count, float* y, Index ldy, float* memory) {
+  visit_weight(w, [&](const auto& v) {
+    if (decodes(x, w))
+      panel_decoded<Arch>(x, v.slice(begin, count), y, ldy, memory);
+    else
+      panel_nt<Arch>(x, v.slice(begin, count), y, ldy);
+  });
+}
+
 /// Rows of w in a panel beside rows of x, if `share` would balance the workers.
 template <WeightView W>
 Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
   const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
   const auto rows = [&](Index bytes) { return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16; };
-  return std::max(Index{16}, x.rows() <= tallest_tile ? std::max(share / 16 * 16, rows(least_bytes)) : rows(cached_bytes / x.rows()));
+  if (x.rows() <= tallest_tile) return std::max({Index{16}, share / 16 * 16, rows(least_bytes)});
+  if (decodes(x, w)) return std::max(Index{16}, std::min(share / 16 * 16, decoded_rows(x.cols())));
+  return std::max(Index{16}, rows(cached_bytes / x.rows()));
 }
 
 /// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few
@@ -167,14 +206,16 @@ void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
   detail::Arrange<Arch> arrange(ctx, scope);
   for (std::size_t i = 0; i < group.size(); ++i)
     std::construct_at(&arranged[i], Product<W>{arrange(group[i].x, group[i].w), group[i].w, group[i].y});
+  Index decoded = 0;
+  for (const auto& p : group) decoded = std::max(decoded, detail::decoded_size(p.x, p.w));
+  auto memory = scope.matrix<float>(ctx.workers(), decoded);
   detail::for_each_panel(
       ctx, std::span<const Product<W>>(arranged), [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
       [](const Product<W>& p, Index share) { return detail::panel_rows(p.x, p.w, share); },
-      [](const Product<W>& p, Index begin, Index count, int) {
-        visit_weight(p.w, [&](const auto& w) {
-          detail::panel_nt<Arch>(p.x, w.slice(begin, count), const_cast<float*>(p.y.data()) + begin, p.y.outerStride());
-        });
+      [&](const Product<W>& p, Index begin, Index count, int worker) {
+        auto y = MatrixView<float>(p.y).columns(begin, count);
+        detail::multiply_rows_nt<Arch>(p.x, p.w, begin, count, y.data(), y.outerStride(), memory.row_data(worker));
       });
 }
 

@@ -67,18 +67,25 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
         });
     }
     const Floats per_unit(1 / Group::unit);
-    for (; k + step <= end; k += step) {
+    const auto one_vector = [&](Index at) __attribute__((always_inline)) {
       Floats wk[N];
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-        if (ahead != 0) rows[n].prefetch(k, ahead);
-        wk[n] = rows[n].template load<Arch>(k);
+        if (ahead != 0) rows[n].prefetch(at, ahead);
+        wk[n] = rows[n].template load<Arch>(at);
         if constexpr (Group::unit != 1) wk[n] *= per_unit;
+        if constexpr (M > 1) wk[n] = simd::in_register<Arch>(wk[n]);
       });
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-        const Floats xk = simd::load<Arch>(x + m * ldx + k);
+        const Floats xk = simd::load<Arch>(x + m * ldx + at);
         simd::unroll<N>([&](auto n) __attribute__((always_inline)) { part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]); });
       });
-    }
+    };
+    if constexpr (Group::vectors == 1 && S::k_block == 8 * step)
+      if (end - k0 == S::k_block) {
+        simd::unroll<8>([&](auto i) __attribute__((always_inline)) { one_vector(k0 + i * step); });
+        k = end;
+      }
+    for (; k + step <= end; k += step) one_vector(k);
     if (k < end) {
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
         Floats wk = load_partial<Arch>(rows[n], k, end - k);

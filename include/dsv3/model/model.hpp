@@ -86,7 +86,7 @@ class Model {
     auto scope = ctx.scratch();
     auto x = scope.template matrix<float>(h.rows(), config_.hidden_size);
     finish(ctx, h, x);
-    kernels::linear<typename P::Arch>(ctx, x, head(), logits);
+    multiply_head(ctx, x, logits);
   }
 
   /// The norm between the last block and the output head.
@@ -118,7 +118,7 @@ class Model {
     auto scope = ctx.scratch();
     auto x = scope.template matrix<float>(h.rows(), config_.hidden_size);
     mtp(k).finish(ctx, h, x);
-    kernels::linear<typename P::Arch>(ctx, x, head(), logits);
+    multiply_head(ctx, x, logits);
   }
 
   /// Throws: Error if there is no MTP module k.
@@ -165,6 +165,10 @@ class Model {
 
   void check_module(Index k) const {
     require(k >= 0 && k < mtp_modules(), "Model: there is no MTP module ", k, ", the model has ", mtp_modules());
+  }
+  void multiply_head(Context& ctx, ConstMatrixView<float> x, MatrixView<float> logits) const {
+    const kernels::Product<typename P::Storage::View> product{x, head(), logits};
+    multiply<P>(ctx, regime<typename P::Compute>(1, 1), {&product, 1});  // of one row: the same bits whatever the number of rows
   }
   void check_logits(ConstMatrixView<float> h, ConstMatrixView<float> logits) const {
     require(h.cols() == width(), "Model: expected hidden states of ", width(), " columns, got ", h.cols());

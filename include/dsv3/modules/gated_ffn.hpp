@@ -17,7 +17,8 @@ struct FfnJob {
   const F* ffn = nullptr;
   ConstMatrixView<float> x;
   MatrixView<float> y;
-  Index expert = -1;  ///< number of a routed expert; -1 for dense and shared networks
+  Index expert = -1;   ///< number of a routed expert; -1 for dense and shared networks
+  Index expected = 0;  ///< rows that a network of its kind gets on average in this pass; 0: all rows of the pass
 };
 
 /// A network of hidden width `inner` over D channels, made from (config, D, inner) or (D, inner). forward_group(ctx, jobs, rows) runs
@@ -57,11 +58,15 @@ class GatedFfn {
 
   template <class Cache, Tape T>
   static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
-    if (jobs.empty()) return;
-    if constexpr (records<T, point::FfnGate>) {
-      forward_recorded(ctx, jobs, rows);
-    } else {
-      forward_fused(ctx, jobs, rows);
+    const auto expected = [&](std::size_t i) { return jobs[i].expected > 0 ? jobs[i].expected : rows.rows; };
+    const auto dots = [&](std::size_t i) { return regime<typename P::Compute>(rows.rows, expected(i)).dots; };
+    for (std::size_t begin = 0, end = 0; begin < jobs.size(); begin = end) {  // runs of one regime
+      while (end < jobs.size() && dots(end) == dots(begin)) ++end;
+      const auto run = jobs.subspan(begin, end - begin);
+      if constexpr (records<T, point::FfnGate>)
+        forward_recorded(ctx, run, rows, expected(begin));
+      else
+        forward_fused(ctx, run, rows, expected(begin));
     }
   }
 
@@ -90,15 +95,16 @@ class GatedFfn {
   }
 
   // h of all networks is formed where gate and up are, so that these never exist whole.
-  static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass) {
+  static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass, Index expected) {
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
+    const Regime how = regime<typename P::Compute>(pass.rows, expected);
     if constexpr (!prepares<typename P::Compute>)
-      if (in_bf16<typename P::Compute>(pass.rows)) {
+      if (how.bf16 && !how.dots) {
         using Network = kernels::GatedNetwork<View, Activation>;
         const auto networks = scope.array<Network>(n);
         for (std::size_t i = 0; i < jobs.size(); ++i) {
-          const auto& [ffn, x, y, expert] = jobs[i];
+          const auto& [ffn, x, y, expert, average] = jobs[i];
           std::construct_at(&networks[i],
                             Network{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y, ffn->activation_});
         }
@@ -107,33 +113,34 @@ class GatedFfn {
     using Gated = kernels::GatedProduct<View, MatrixView<float>, Activation>;
     const auto inner = scope.array<Gated>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const auto& [ffn, x, y, expert] = jobs[i];
+      const auto& [ffn, x, y, expert, average] = jobs[i];
       const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
       std::construct_at(&inner[i], Gated{input, is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), gate, up,
                                          scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features()), ffn->activation_});
     }
-    if (in_bf16<typename P::Compute>(pass.rows))
-      kernels::grouped_gated_linear_bf16<typename P::Arch, View, Activation>(ctx, inner);
-    else
-      kernels::grouped_gated_linear<typename P::Arch, View, Activation>(ctx, inner);
+    std::span<const Gated> rest = inner;
+    if (how.dots) rest = kernels::multiply_in_dots<typename P::Arch>(ctx, scope, rest);
+    if (!rest.empty())
+      how.bf16 ? kernels::grouped_gated_linear_bf16<typename P::Arch, View, Activation>(ctx, rest)
+               : kernels::grouped_gated_linear<typename P::Arch, View, Activation>(ctx, rest);
     const auto outer = scope.array<kernels::Product<View>>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const View& down = jobs[i].ffn->down_proj_.weight();
       std::construct_at(&outer[i], kernels::Product<View>{P::Compute::prepare(ctx, scope, inner[i].h, down), down, jobs[i].y});
     }
-    multiply<P>(ctx, pass, outer);
+    multiply<P>(ctx, pass, expected, outer);
   }
 
   // The same for a tape that wants the gates: they exist whole, and so does up.
   template <class Cache, Tape T>
-  static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
+  static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows, Index expected) {
     using Product = kernels::Product<View>;
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
     const auto inner = scope.array<Product>(2 * n), outer = scope.array<Product>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const auto& [ffn, x, y, expert] = jobs[i];
+      const auto& [ffn, x, y, expert, average] = jobs[i];
       const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
       const Index width = ffn->gate_proj_.out_features();
@@ -141,7 +148,7 @@ class GatedFfn {
       std::construct_at(&inner[2 * i + 1], Product{is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), up,
                                                    scope.matrix<float>(x.rows(), width)});
     }
-    multiply<P>(ctx, rows, inner);
+    multiply<P>(ctx, rows, expected, inner);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const auto& gate = inner[2 * i].y;
       const auto& up = inner[2 * i + 1].y;
@@ -151,7 +158,7 @@ class GatedFfn {
       const View& down = jobs[i].ffn->down_proj_.weight();
       std::construct_at(&outer[i], Product{P::Compute::prepare(ctx, scope, gate, down), down, jobs[i].y});
     }
-    multiply<P>(ctx, rows, outer);
+    multiply<P>(ctx, rows, expected, outer);
   }
   [[no_unique_address]] Activation activation_;
   Linear<P> gate_proj_, up_proj_, down_proj_;

@@ -4,21 +4,30 @@
 #include <memory>
 
 #include "dsv3/kernels/linear_bf16.hpp"
+#include "dsv3/kernels/linear_dots.hpp"
 #include "dsv3/modules/parameters.hpp"
 #include "dsv3/modules/rows.hpp"
 #include "dsv3/quant/compute.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Products of prepared activations as P::Compute forms them in a pass: by a function of its own, if it has one.
+/// Products of prepared activations in one regime.
 template <class P>
-void multiply(Context& ctx, const Pass& pass, std::span<const kernels::Product<typename P::Storage::View>> group) {
+void multiply(Context& ctx, Regime regime, std::span<const kernels::Product<typename P::Storage::View>> group) {
+  auto scope = ctx.scratch();
+  if (regime.dots) group = kernels::multiply_in_dots<typename P::Arch>(ctx, scope, group);
+  if (group.empty()) return;
+  regime.bf16 ? kernels::grouped_linear_bf16<typename P::Arch>(ctx, group) : kernels::grouped_linear<typename P::Arch>(ctx, group);
+}
+
+/// Products of prepared activations as P::Compute forms them in a pass, of which each has `expected` rows on average: by a function of its
+/// own, if it has one.
+template <class P>
+void multiply(Context& ctx, const Pass& pass, Index expected, std::span<const kernels::Product<typename P::Storage::View>> group) {
   if constexpr (requires { P::Compute::template multiply<typename P::Arch>(ctx, group); })
     P::Compute::template multiply<typename P::Arch>(ctx, group);
-  else if (in_bf16<typename P::Compute>(pass.rows))
-    kernels::grouped_linear_bf16<typename P::Arch>(ctx, group);
   else
-    kernels::grouped_linear<typename P::Arch>(ctx, group);
+    multiply<P>(ctx, regime<typename P::Compute>(pass.rows, expected), group);
 }
 
 /// W [out, in] in P::Storage, multiplied as P::Compute says.
@@ -51,7 +60,7 @@ class Linear {
       std::construct_at(&products[i],
                         kernels::Product<View>{prepared ? products[i - 1].x : P::Compute::prepare(ctx, scope, x, w), w, jobs[i].y});
     }
-    multiply<P>(ctx, pass, products);
+    multiply<P>(ctx, pass, pass.rows, products);
   }
 
   /// The stored weights. Throws: Error if they are not bound to memory.

@@ -104,7 +104,7 @@ void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, std::s
   for (Index first = 0; first < heads.count; first += together) {
     const Index count = std::min(together, heads.count - first);
     const kernels::Product<View> product{c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width)};
-    multiply<P>(ctx, pass, {&product, 1});
+    multiply<P>(ctx, pass, pass.rows, {&product, 1});
     attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, texts, product.y, k_pe, q, o, w.variant, lse);
   }
 }

@@ -105,11 +105,12 @@ class Moe {
            const Rows<Cache, T>& rows, MatrixView<float> sorted_y, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     const auto jobs = scope.array<FfnJob<Expert>>(config_.experts + 1);
+    const Index expected = std::max(Index{1}, rows.rows * config_.top_k / config_.experts);
     std::size_t used = 0;
     for (std::size_t e = 0; e < experts_.size(); ++e)
       if (const Index begin = offsets[e], count = offsets[e + 1] - begin; count > 0)
-        std::construct_at(&jobs[used++],
-                          FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count), static_cast<Index>(e)});
+        std::construct_at(&jobs[used++], FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count),
+                                                        static_cast<Index>(e), expected});
     if (shared_ && x.rows() > 0)
       std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y});
     else

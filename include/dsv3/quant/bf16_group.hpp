@@ -1,8 +1,8 @@
 // Floor 2. Codes that are exact in bf16, 64 at a time: what the tiles of kernels/bf16_tile.hpp are filled with.
 //
-// Bf16Group<Codec, Arch>::store(codes, first, last) writes of each 16 codes the first 8 to `first` as bf16, and the last 8 to `last`: the
-// order in which e4m3 is decoded fastest. weave(a, b) brings 64 numbers, given as 0 to 31 and 32 to 63, into it. `exists` says whether this
-// build has a way to do that.
+// Bf16Group<Codec, Arch>::load(codes) gives of each 16 codes the first 8 as bf16 in `first`, and the last 8 in `last`: the order in which
+// e4m3 is decoded fastest. store(codes, first, last) writes them. weave(a, b) brings 64 numbers, given as 0 to 31 and 32 to 63, into it.
+// `exists` says whether this build has a way to do that.
 #pragma once
 
 #include "dsv3/quant/storage.hpp"
@@ -32,14 +32,22 @@ struct Bf16Group {
   return {_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd)};
 }
 
+namespace detail {
+[[gnu::always_inline]] inline void store(const Bf16Pair& pair, std::uint16_t* first, std::uint16_t* last) {
+  _mm512_store_si512(first, pair.first);
+  _mm512_store_si512(last, pair.last);
+}
+}  // namespace detail
+
 template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct Bf16Group<BFloat16, Arch> {
   static constexpr bool exists = true;
+  [[gnu::always_inline]] static detail::Bf16Pair load(const BFloat16::Code* codes) {
+    return weave(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 32));
+  }
   [[gnu::always_inline]] static void store(const BFloat16::Code* codes, std::uint16_t* first, std::uint16_t* last) {
-    const auto woven = weave(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 32));
-    _mm512_store_si512(first, woven.first);
-    _mm512_store_si512(last, woven.last);
+    detail::store(load(codes), first, last);
   }
 };
 #endif
@@ -49,10 +57,9 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct Bf16Group<E4m3, Arch> {
   static constexpr bool exists = true;
+  [[gnu::always_inline]] static detail::Bf16Pair load(const E4m3::Code* codes) { return detail::e4m3_to_bf16(_mm512_loadu_si512(codes)); }
   [[gnu::always_inline]] static void store(const E4m3::Code* codes, std::uint16_t* first, std::uint16_t* last) {
-    const auto words = detail::e4m3_to_bf16(_mm512_loadu_si512(codes));
-    _mm512_store_si512(first, words.first);
-    _mm512_store_si512(last, words.last);
+    detail::store(load(codes), first, last);
   }
 };
 #endif

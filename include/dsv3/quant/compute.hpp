@@ -39,23 +39,49 @@ struct Fp8Activations {
   }
 };
 
-/// Passes of more than 16 rows round activations to bf16, so that prompts run on the bf16 units of processors that have them. Below
-/// that products are those of Exact: decoding and the verification of drafts are the same arithmetic. Latent attention is formed by bf16
-/// tiles in all passes, where the build has them.
+/// Passes of more than 16 rows round activations to bf16, so that prompts run on the bf16 units of processors that have them. Passes of
+/// fewer rows, and the output head, do so where dot products of bf16 make them faster, on processors with AVX512-BF16 and no AMX; elsewhere
+/// their products are those of Exact. Either way decoding and the verification of drafts are the same arithmetic. Latent attention is
+/// formed by bf16 tiles in all passes, where the build has them.
 struct Bf16Activations : Exact {
   static constexpr Index bf16_from = 17;
+  static constexpr Index few_rows = 12;    ///< beyond them, experts' products are faster by tiles than by dot products along K
   static constexpr bool prepares = false;  ///< prepare() gives x itself: what is rounded to bf16 anyway may skip it
 };
 
 }  // namespace compute
 
+/// Whether the policy lets activations be rounded to bf16 at all.
+template <class C>
+inline constexpr bool rounds_to_bf16 = requires {
+  C::bf16_from;
+};
+
 /// Whether a pass of `rows` rows forms its products in bf16.
 template <class C>
 constexpr bool in_bf16([[maybe_unused]] Index rows) {
-  if constexpr (requires { C::bf16_from; })
+  if constexpr (rounds_to_bf16<C>)
     return rows >= C::bf16_from;
   else
     return false;
+}
+
+/// How products are formed: by dot products of bf16 along K where the weights and the machine have them (kernels/linear_dots.hpp), which
+/// suits few rows; else rounded to bf16, for tiles, or in float32.
+struct Regime {
+  bool dots, bf16;
+};
+
+/// The regime of products of which each has `expected` rows on average in a pass of `rows`.
+template <class C>
+constexpr Regime regime(Index rows, Index expected) {
+  constexpr Index few = [] {
+    if constexpr (requires { C::few_rows; })
+      return Index{C::few_rows};
+    else
+      return Index{0};
+  }();
+  return {rounds_to_bf16<C> && (!in_bf16<C>(rows) || expected <= few), in_bf16<C>(rows)};
 }
 
 /// Whether the policy wants to see activations before they are rounded to bf16.

@@ -81,6 +81,15 @@ Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch
   return xsimd::fma(a, b, c);
 }
 
+/// v, which stays in a register from here on: GCC reads operands of several instructions from memory again for each.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> in_register(Floats<Arch> v) {
+#if defined(__GNUC__) && defined(__x86_64__)
+  asm("" : "+v"(v.data));
+#endif
+  return v;
+}
+
 /// f(std::integral_constant<int, 0>) ... f(std::integral_constant<int, N - 1>), written out: what f keeps in arrays then stays in registers
 /// at any level of optimization.
 template <int N, class F>
@@ -92,6 +101,9 @@ template <int N, class F>
 /// The sum of all elements in a fixed order: halves are added until one element is left.
 template <class Arch>
 float sum(const Floats<Arch>& v) {
+#ifdef __AVX512F__
+  if constexpr (width<Arch> == 16) return _mm512_reduce_add_ps(v);  // adds halves as well
+#endif
   constexpr auto n = static_cast<std::size_t>(width<Arch>);
   alignas(64) std::array<float, n> a;
   v.store_aligned(a.data());

@@ -172,7 +172,7 @@ class Backpropagation {
       for (Index i = 0; i < rows; ++i)
         std::copy_n(view(depths_[static_cast<std::size_t>(target(i).depth)].states).row_data(target(i).row), hidden, x.row_data(i));
       const kernels::Product<typename P::Storage::View> product{x, w, logits};
-      multiply<P>(ctx, Pass{rows, 0}, {&product, 1});
+      multiply<P>(ctx, Pass{rows, 0}, rows, {&product, 1});
       ctx.parallel_for(rows, logits.size() * 24, [&](Index i, int) {
         loss[static_cast<std::size_t>(i)] = cross_entropy_backward<typename P::Arch>(logits.row_data(i), vocab, target(i).id,
                                                                                      weights[static_cast<std::size_t>(target(i).depth)]);

@@ -1,0 +1,260 @@
+// Floor 3. The engine of bf16 tiles that uses Intel AMX.
+//
+// Without AMX in the compiler's flags this header declares nothing.
+#pragma once
+
+#include "dsv3/kernels/bf16_pack.hpp"
+#include "dsv3/simd/amx.hpp"
+
+#ifdef DSV3_HAS_AMX
+
+namespace dsv3::inline DSV3_ISA::kernels::bf16 {
+
+/// AMX tiles. multiply_panel() is for a series of products of two tiles of rows and one or two of columns, at most 4 steps deep, b large
+/// beside the first-level cache: the products of one call are in c [2, 2] when the next one calls between(0), or after finish_panel().
+/// between(0) to between(3) come after the steps, or alone where there are fewer.
+struct AmxEngine {
+  using Session = amx::Tiles;
+  static constexpr Index row_tiles = 12;
+
+  static void multiply(const Left& a, Index rows, const std::uint16_t* b, Index b_stride, Index columns, Index steps, float* c) {
+    const amx::Operands o{a.data, a.row, a.step, a.stride, b, b_stride};
+    if (rows == 2)
+      columns == 2 ? amx::multiply<2, 2>(o, steps, c) : amx::multiply<2, 1>(o, steps, c);
+    else
+      columns == 2 ? amx::multiply<1, 2>(o, steps, c) : amx::multiply<1, 1>(o, steps, c);
+  }
+  /// Stores of the last products wait for their numbers in a queue so short that four of them in a row would keep all that follows waiting
+  /// too: each stands before the first product of this call that needs its register.
+  template <int Columns, class Between>
+  [[gnu::always_inline]] static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index steps, float* c,
+                                                    Index last_columns, Between&& between) {
+    const amx::Operands o{a.data, a.row, a.step, a.stride, b, b_stride};
+    const auto keep = [&](auto t) __attribute__((always_inline)) { store<t>(c, last_columns); };
+    simd::unroll<4>([&](auto s) __attribute__((always_inline)) {
+      if (s < steps) {
+        amx::fence();
+        amx::step<2, Columns, s == 0, true>(o, s, keep);
+        amx::fence();
+      }
+      between(s);
+    });
+  }
+  static void finish_panel(float* c, Index last_columns) {
+    simd::unroll<4>([&](auto t) __attribute__((always_inline)) { store<t>(c, last_columns); });
+    amx::fence();
+  }
+
+  template <class Arch, ElementView V, class Finish>
+  static void multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
+                            Finish&& finish);
+
+ private:
+  /// Register T, which holds a product if it stands in one of the columns.
+  template <int T>
+  [[gnu::always_inline]] static void store(float* c, Index columns) {
+    if (T % 2 < columns) amx::store<T>(c + T * sum_tile);
+  }
+};
+
+/// Converts a unit's weights into Filled, some rows at a time.
+template <class Arch, ElementView V>
+class Filler {
+ public:
+  /// Sets `scales` to those of columns from `column`; fill() will write the columns to `out`. Rows and columns that the weights do not have
+  /// keep what they hold.
+  void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
+    const std::array<const V*, 2> w{&unit.first, &unit.second};
+    const bool whole = unit.second.rows == side && column + block <= unit.first.cols;
+    const Index ahead = prefetch_blocks * block, beyond = column + ahead - unit.first.cols;  // at last, the next unit's first ones
+    stride_ = unit.first.row(1) - unit.first.row(0);
+    fetched_ = beyond < 0 ? ahead : unit.apart * stride_ + beyond / block * block - column;
+    out_ = out.tiles.data();
+    row_ = whole ? 0 : 2 * side;
+    bool uniform = true;
+    for (std::size_t i = 0; i < 2; ++i) {
+      codes_[i] = w[i]->row(0) + column;
+      uniform = fill_scales(*w[i], column, scales.rows.data() + i * side) && uniform;
+      if (!whole) fill_edge(*w[i], column, out_ + i * block * side);
+    }
+    scales.uniform = uniform;
+  }
+  bool done() const { return row_ == 2 * side; }
+
+  /// The next `Rows` rows.
+  template <int Rows>
+  [[gnu::always_inline]] void fill() {
+    const Index second = row_ / side, i = row_ % side;
+    const Code* codes = codes_[static_cast<std::size_t>(second)] + i * stride_;
+    std::uint16_t* out = out_ + second * (block * side) + i * depth;
+    simd::unroll<Rows>([&](auto n) __attribute__((always_inline)) {
+      simd::unroll<2>([&](auto half) __attribute__((always_inline)) {
+        constexpr Index k = half * 2 * depth, at = n * depth + k * side;
+        simd::prefetch<2>(codes + k, fetched_);
+        Group::store(codes + k, out + at, out + at + tile);
+      });
+      codes += stride_;
+    });
+    row_ += Rows;
+  }
+
+ private:
+  using Code = typename V::Storage::Codec::Code;
+  using Group = codec::Bf16Group<typename V::Storage::Codec, Arch>;
+
+  static void fill_edge(const V& w, Index column, std::uint16_t* out) {
+    const Index columns = std::min(block, w.cols - column);
+    for (Index i = 0; i < w.rows; ++i, out += depth)
+      for (Index k = 0; k < columns; k += 2 * depth) {
+        alignas(64) std::array<Code, 2 * depth> edge{};
+        std::copy_n(w.row(i) + column + k, std::min(2 * depth, columns - k), edge.begin());
+        Group::store(edge.data(), out + k * side, out + k * side + tile);
+      }
+  }
+
+  std::array<const Code*, 2> codes_;
+  std::uint16_t* out_;
+  Index stride_, fetched_, row_;
+};
+
+/// The same for rows that are no codes of one codec: their values are loaded as floats, which bf16 holds exactly.
+template <class Arch, ElementView V>
+requires(!has_codes<V>) class Filler<Arch, V> {
+ public:
+  void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
+    w_ = {&unit.first, &unit.second};
+    column_ = column, out_ = out.tiles.data(), row_ = 0;
+    const bool first = fill_scales(unit.first, column, scales.rows.data()),
+               second = fill_scales(unit.second, column, scales.rows.data() + side);
+    scales.uniform = first && second;
+  }
+  bool done() const { return row_ == 2 * side; }
+
+  template <int Rows>
+  void fill() {
+    for (const Index end = row_ + Rows; row_ < end; ++row_) {
+      const V& w = *w_[static_cast<std::size_t>(row_ / side)];
+      if (row_ % side >= w.rows) continue;
+      const auto row = row_of(w, row_ % side);
+      std::uint16_t* out = out_ + row_ / side * (block * side) + row_ % side * depth;
+      for (Index k = 0; k < std::min(block, w.cols - column_); k += 2 * depth) {
+        const auto pairs = [&](Index at) {
+          return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(w, row, at + side), load(w, row, at)));
+        };
+        const auto woven = codec::weave(pairs(column_ + k), pairs(column_ + k + depth));
+        _mm512_store_si512(out + k * side, woven.first);
+        _mm512_store_si512(out + k * side + tile, woven.last);
+      }
+    }
+  }
+
+ private:
+  static __m512 load(const V& w, const row_of_t<V>& row, Index k) {
+    return k + side <= w.cols ? row.template load<Arch>(k) : load_partial<Arch>(row, k, std::max(w.cols - k, Index{0}));
+  }
+
+  std::array<const V*, 2> w_;
+  std::uint16_t* out_;
+  Index column_, row_;
+};
+
+/// Adds scale * c to a tile of sums.
+[[gnu::always_inline]] inline void add_scaled(const float* c, float scale, float* sum) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  simd::unroll<side>([&](auto n) __attribute__((always_inline)) {
+    _mm512_store_ps(sum + n * side, _mm512_fmadd_ps(_mm512_load_ps(c + n * side), factor, _mm512_load_ps(sum + n * side)));
+  });
+}
+
+/// Adds scales[n] * c[n] to rows n of a tile of sums.
+inline void add_scaled(const float* c, const float* scales, float* sum) {
+  for (Index n = 0; n < side; ++n)
+    _mm512_store_ps(sum + n * side,
+                    _mm512_fmadd_ps(_mm512_load_ps(c + n * side), _mm512_set1_ps(scales[n]), _mm512_load_ps(sum + n * side)));
+}
+
+/// Products [2, 2] of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums; the last ones
+/// of a unit and of row tiles from `row_tile` complete these.
+struct Addend {
+  float* sums = nullptr;
+  const Scales* scales = nullptr;
+  const float* products = nullptr;
+  Index columns = 0, unit = 0, row_tile = 0;
+  bool completes = false;
+
+  template <int Product>
+  [[gnu::always_inline]] void add() const {
+    constexpr std::size_t i = Product / 2, j = Product % 2;
+    if (static_cast<Index>(j) >= columns) return;
+    const float *c = products + Product * sum_tile, *rows = scales->rows.data() + i * side;
+    float* sum = sums + (2 * j + i) * sum_tile;
+    scales->uniform ? add_scaled(c, *rows, sum) : add_scaled(c, rows, sum);
+  }
+};
+
+/// Between the steps of a product, weights are converted for the next and the last one is added: little of each, so that the processor
+/// finds all kinds of work in its window. The first-level cache holds what is written again and again; activations are streamed past it.
+template <class Arch, ElementView V, class Finish>
+void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
+                              Finish&& finish) {
+  const Index tiles = part.end - part.begin, pairs = (tiles + 1) / 2, blocks = part.last - part.first;
+  const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols);
+  const auto filled = [&](Index n) -> Filled& { return scratch.filled[static_cast<std::size_t>(n % 2)]; };
+  const auto scales = [&](Index n) -> Scales& { return scratch.scales[static_cast<std::size_t>(n % 3)]; };
+  Filler<Arch, V> filler;
+  const auto start = [&](Index n) {
+    filler.start(units[static_cast<std::size_t>(n / blocks)], (part.first + n % blocks) * block, filled(n), scales(n));
+  };
+  Addend last;
+  const auto finish_last = [&] {
+    if (!last.completes) return;
+    for (Index t = 0; t < last.columns; ++t) {
+      float* sums = last.sums + t * 2 * sum_tile;
+      finish(static_cast<std::size_t>(last.unit), last.row_tile + t, sums, sums + sum_tile);
+      clear(sums), clear(sums + sum_tile);
+    }
+  };
+  for (start(0); !filler.done();) filler.template fill<2>();
+  for (Index n = 0; n < count * blocks; ++n) {
+    const Index u = n / blocks, b = part.first + n % blocks;
+    const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
+    if (n + 1 < count * blocks) start(n + 1);
+    for (Index pair = 0; pair < pairs; ++pair) {
+      const Index columns = std::min(Index{2}, tiles - 2 * pair);
+      const auto run = [&]<int Columns, int Rows>() __attribute__((always_inline)) {
+        multiply_panel<Columns>(
+            {filled(n).tiles.data(), block * side}, x.at(part.begin + 2 * pair, b * block), x_stride, steps, scratch.products.data(),
+            last.columns, [&](auto step) __attribute__((always_inline)) {
+              if constexpr (Rows > 0) filler.template fill<Rows>();
+              last.add<step>();
+            });
+      };
+      const auto run_filling = [&]<int Rows>() __attribute__((always_inline)) {
+        columns == 2 ? run.template operator()<2, Rows>() : run.template operator()<1, Rows>();
+      };
+      if (filler.done())
+        run_filling.template operator()<0>();
+      else if (pairs == 1)
+        run_filling.template operator()<8>();
+      else if (pairs <= 3)
+        run_filling.template operator()<4>();
+      else
+        run_filling.template operator()<2>();
+      finish_last();
+      last = {.sums = scratch.sums.data() + u * apart + pair * 4 * sum_tile,
+              .scales = &scales(n),
+              .products = scratch.products.data(),
+              .columns = columns,
+              .unit = u,
+              .row_tile = part.begin + 2 * pair,
+              .completes = (b + 1) * block >= x.cols};
+    }
+  }
+  finish_panel(scratch.products.data(), last.columns);
+  simd::unroll<4>([&](auto product) { last.template add<product>(); });
+  finish_last();
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels::bf16
+
+#endif

@@ -1,0 +1,247 @@
+// Floor 3. The engine of bf16 tiles that uses AVX512-BF16 dot products of pairs.
+//
+// A vector of sums has 16 rows of activations; weights are broadcast pair by pair. Where 8 rows or fewer are left, a vector takes 2, 4, 8
+// or 16 weight rows beside as many activations as fit: an expert with 3 rows takes a quarter of the products. Every sum is formed in one
+// order either way, pair after pair.
+#pragma once
+
+#include <cstring>
+
+#include "dsv3/kernels/bf16_pack.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels::bf16 {
+
+#ifdef DSV3_HAS_BF16_TILES
+
+/// Converts 128 columns of a unit's weights to pairs of columns of 16 rows: pair p of step s of row tile i lies at i * block * side +
+/// s * tile + p * depth. Columns stand in the order of codec::Bf16Group, as those of Packed do.
+template <ElementView V>
+class PairFiller {
+ public:
+  /// Columns from `column` on to `out`, and their scales. Rows and columns that the weights do not have become zeros.
+  static void fill(const Unit<V>& unit, Index column, std::uint16_t* out, float* scales) {
+    const std::array<const V*, 2> w{&unit.first, &unit.second};
+    for (std::size_t i = 0; i < 2; ++i, out += block * side) {
+      fill_scales(*w[i], column, scales + i * side);
+      for (Index k = 0; k < block && column + k < w[i]->cols; k += Packed::group) {
+        if constexpr (has_codes<V>) fetch(unit, *w[i], column + k);
+        group(*w[i], column + k, out + k * side);
+      }
+    }
+  }
+
+ private:
+  /// The same columns two blocks further, or of the next unit.
+  static void fetch(const Unit<V>& unit, const V& w, Index column) {
+    const Index ahead = prefetch_blocks * block, beyond = column + ahead - w.cols, stride = unit.first.row(1) - unit.first.row(0);
+    const auto* codes = w.row(0) + (beyond < 0 ? column + ahead : unit.apart * stride + beyond);
+    constexpr Index line = 64 / static_cast<Index>(sizeof(*codes));
+    for (Index i = 0; i < w.rows; ++i, codes += stride)
+      for (Index k = 0; k < Packed::group; k += line) simd::prefetch<2>(codes, k);
+  }
+
+  static void group(const V& w, Index column, std::uint16_t* out) {
+    const Index columns = w.cols - column;
+    if constexpr (std::is_same_v<codec_of<typename V::Storage>, codec::E4m3> && has_codes<V>) {
+      Square codes;  // element [i, j]: codes 4 j to 4 j + 3 of row i
+      if (w.rows == side && columns >= 64) {
+        const Index stride = w.row(1) - w.row(0);
+        simd::unroll<side>([&](auto i)
+                               __attribute__((always_inline)) { codes.rows[i] = _mm512_loadu_si512(w.row(0) + column + i * stride); });
+      } else {
+        const auto mask = columns >= 64 ? ~__mmask64{0} : (__mmask64{1} << columns) - 1;
+        for (Index i = 0; i < side; ++i)
+          codes.rows[i] = i < w.rows ? _mm512_maskz_loadu_epi8(mask, w.row(i) + column) : _mm512_setzero_si512();
+      }
+      transpose(codes);
+      simd::unroll<side>([&](auto j) __attribute__((always_inline)) {
+        const auto words = codec::detail::e4m3_to_bf16(codes.rows[j]);  // of a lane's 4 rows: the first two, the last two
+        const __m512 first = _mm512_castsi512_ps(words.first), last = _mm512_castsi512_ps(words.last);
+        _mm512_store_si512(out + place(2 * j), _mm512_castps_si512(_mm512_shuffle_ps(first, last, 0x88)));
+        _mm512_store_si512(out + place(2 * j + 1), _mm512_castps_si512(_mm512_shuffle_ps(first, last, 0xdd)));
+      });
+    } else {
+      for (Index half = 0; half < 2; ++half) {
+        Square pairs{};
+        for (Index i = 0; i < w.rows; ++i) pairs.rows[i] = load(w, i, column + half * depth);
+        transpose(pairs);
+        for (Index j = 0; j < side; ++j) _mm512_store_si512(out + place(half * side + j), pairs.rows[j]);
+      }
+    }
+  }
+
+  /// 32 values of row i from column k on as bf16.
+  static __m512i load(const V& w, Index i, Index k) {
+    const Index n = std::clamp(w.cols - k, Index{0}, depth);
+    if constexpr (has_codes<V>) {
+      return _mm512_maskz_loadu_epi16(n == depth ? ~__mmask32{0} : (__mmask32{1} << n) - 1, w.row(i) + k);
+    } else {
+      using Arch = simd::DefaultArch;
+      const auto row = row_of(w, i);
+      const auto floats = [&](Index at) -> __m512 {
+        return at + side <= w.cols ? row.template load<Arch>(at) : load_partial<Arch>(row, at, std::max(w.cols - at, Index{0}));
+      };
+      return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(floats(k + side), floats(k)));
+    }
+  }
+
+  /// Where columns 2 p and 2 p + 1 of 64 stand.
+  static constexpr Index place(Index p) { return p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth; }
+};
+
+struct DotEngine {
+  static constexpr Index row_tiles = 16;
+
+  struct Session {
+    Session() {}  // not trivial: an unused one is no mistake
+  };
+
+  static void multiply(const Left& a, Index rows, const std::uint16_t* b, Index b_stride, Index columns, Index steps, float* c) {
+    for (Index i = 0; i < rows; ++i, c += columns * sum_tile) {
+      const auto store = [&](Index n, int j, __m512 sum) __attribute__((always_inline)) {
+        _mm512_store_ps(c + j * sum_tile + n * side, sum);
+      };
+      const Left tile_row{a.data + i * a.stride, 0, a.row, a.step};
+      columns == 2 ? multiply_tile<2, 2>(tile_row, a.row, b, b_stride, steps, store)
+                   : multiply_tile<1, 2>(tile_row, a.row, b, b_stride, steps, store);
+    }
+  }
+
+  template <class Arch, ElementView V, class Finish>
+  static void multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
+                            Finish&& finish) {
+    const Index tiles = part.end - part.begin, x_stride = side * padded(x.cols);
+    const auto rows = [&](Index t) { return t < tiles ? std::min(side, x.rows - (part.begin + t) * side) : 0; };
+    // f(row tile, whether it and the next are multiplied together).
+    const auto each = [&](auto&& f) {
+      for (Index t = 0; t < tiles; ++t) {
+        const bool pair = rows(t) == side && rows(t + 1) > most_alone;
+        f(t, pair);
+        t += pair ? 1 : 0;
+      }
+    };
+    std::uint16_t* weights = scratch.filled[0].tiles.data();
+    float* scales = scratch.scales[0].rows.data();
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      float* sums = scratch.sums.data() + static_cast<Index>(u) * apart;
+      for (Index b = part.first; b < part.last; ++b) {
+        PairFiller<V>::fill(units[u], b * block, weights, scales);
+        const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
+        each([&](Index t, bool pair) {
+          const std::uint16_t* activations = x.at(part.begin + t, b * block);
+          float* to = sums + t * 2 * sum_tile;
+          pair ? multiply_two(weights, activations, x_stride, steps, scales, to)
+               : multiply_one(rows(t), weights, activations, steps, scales, to);
+        });
+      }
+      if (part.last * block < x.cols) continue;
+      const auto finish_tile = [&](Index t, const float* done) {
+        float* to = sums + t * 2 * sum_tile;
+        finish(u, part.begin + t, done, done + sum_tile);
+        clear(to), clear(to + sum_tile);
+      };
+      each([&](Index t, bool pair) {
+        const float* to = sums + t * 2 * sum_tile;
+        if (pair) {
+          finish_tile(t, to);
+          finish_tile(t + 1, to + 2 * sum_tile);
+        } else {
+          float* wide = scratch.products.data();
+          transpose(to, wide), transpose(to + sum_tile, wide + sum_tile);
+          finish_tile(t, wide);
+        }
+      });
+    }
+  }
+
+ private:
+  static constexpr int half = side / 2;
+  static constexpr Index most_alone = 12;  // rows of a last tile that take less time without the one before
+
+  /// store(row, column tile, sum) for 16 rows of a, `row` numbers apart, which may be a constant; pairs of columns lie `Pair` numbers
+  /// apart. 8 rows at a time: their sums and operands fit the registers.
+  template <int Columns, Index Pair, class Row, class Store>
+  [[gnu::always_inline]] static void multiply_tile(const Left& a, Row row, const std::uint16_t* b, Index b_stride, Index steps,
+                                                   Store&& store) {
+    for (Index n = 0; n < side; n += half) {
+      __m512 sum[half][Columns];
+      simd::unroll<half>([&](auto i) __attribute__((always_inline)) {
+        simd::unroll<Columns>([&](auto j) __attribute__((always_inline)) { sum[i][j] = _mm512_setzero_ps(); });
+      });
+      const std::uint16_t *left = a.data + n * row, *right = b;
+      for (Index s = 0; s < steps; ++s, left += a.step, right += tile)
+        for (Index pair = 0; pair < depth / 2; ++pair) {
+          __m512i columns[Columns];
+          simd::unroll<Columns>([&](auto j) __attribute__((always_inline)) {
+            columns[j] = _mm512_load_si512(right + j * b_stride + pair * depth);
+          });
+          simd::unroll<half>([&](auto i) __attribute__((always_inline)) {
+            std::int32_t two;
+            std::memcpy(&two, left + i * row + pair * Pair, sizeof two);
+            simd::unroll<Columns>([&](auto j)
+                                      __attribute__((always_inline)) { sum[i][j] = dot(sum[i][j], _mm512_set1_epi32(two), columns[j]); });
+          });
+        }
+      simd::unroll<half>([&](auto i) __attribute__((always_inline)) {
+        simd::unroll<Columns>([&](auto j) __attribute__((always_inline)) { store(n + i, j, sum[i][j]); });
+      });
+    }
+  }
+
+  /// Adds the products of both row tiles of a unit and two tiles of activations, times the scales of their rows, to sums [2, 2].
+  static void multiply_two(const std::uint16_t* weights, const std::uint16_t* b, Index b_stride, Index steps, const float* scales,
+                           float* sums) {
+    for (Index i = 0; i < 2; ++i)
+      multiply_tile<2, depth>(
+          {weights + i * block * side, 0, 2, tile}, std::integral_constant<Index, 2>{}, b, b_stride,
+          steps, [&](Index n, int j, __m512 sum) __attribute__((always_inline)) {
+            add(sum, _mm512_set1_ps(scales[i * side + n]), sums + (2 * j + i) * sum_tile + n * side);
+          });
+  }
+
+  /// The same for one tile of activations, of which there are `rows`, to transposed sums [rows of activations, 16 weight rows].
+  static void multiply_one(Index rows, const std::uint16_t* weights, const std::uint16_t* b, Index steps, const float* scales,
+                           float* sums) {
+    if (rows > half) multiply_rows<half>(weights, b, steps, scales, sums), rows -= half, b += 2 * half, sums += half * side;
+    simd::unroll<half>([&](auto r) {
+      if (rows == r + 1) multiply_rows<r + 1>(weights, b, steps, scales, sums);
+    });
+  }
+  template <int Rows>
+  static void multiply_rows(const std::uint16_t* weights, const std::uint16_t* b, Index steps, const float* scales, float* sums) {
+    __m512 sum[2][Rows];
+    simd::unroll<Rows>([&](auto t) __attribute__((always_inline)) { sum[0][t] = sum[1][t] = _mm512_setzero_ps(); });
+    for (Index pair = 0; pair < steps * (depth / 2); ++pair, weights += depth, b += depth) {
+      const __m512i first = _mm512_load_si512(weights), second = _mm512_load_si512(weights + block * side);
+      simd::unroll<Rows>([&](auto t) __attribute__((always_inline)) {
+        std::int32_t two;
+        std::memcpy(&two, b + 2 * t, sizeof two);
+        const __m512i row = _mm512_set1_epi32(two);
+        sum[0][t] = dot(sum[0][t], row, first);
+        sum[1][t] = dot(sum[1][t], row, second);
+      });
+    }
+    simd::unroll<Rows>([&](auto t) __attribute__((always_inline)) {
+      add(sum[0][t], _mm512_loadu_ps(scales), sums + t * side);
+      add(sum[1][t], _mm512_loadu_ps(scales + side), sums + sum_tile + t * side);
+    });
+  }
+
+  static void transpose(const float* from, float* to) {
+    Square square;
+    for (Index i = 0; i < side; ++i) square.rows[i] = _mm512_load_si512(from + i * side);
+    bf16::transpose(square);
+    for (Index i = 0; i < side; ++i) _mm512_store_si512(to + i * side, square.rows[i]);
+  }
+
+  [[gnu::always_inline]] static __m512 dot(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+  [[gnu::always_inline]] static void add(__m512 sum, __m512 scale, float* to) {
+    _mm512_store_ps(to, _mm512_fmadd_ps(sum, scale, _mm512_load_ps(to)));
+  }
+};
+
+#endif
+
+}  // namespace dsv3::inline DSV3_ISA::kernels::bf16

@@ -1,0 +1,241 @@
+// Floor 3. Products of a few rows in bf16 by dot products along K, on processors with AVX512-BF16 and no AMX.
+//
+// A vector holds 32 neighbouring columns of one row: weights are decoded once for up to 8 rows of x and nothing is padded, so that one row
+// already runs at the rate of memory. Tiles (kernels/bf16_dots.hpp) are faster from about 8 rows on. The order of a sum is another than
+// theirs, and the same for any number of rows.
+#pragma once
+
+#include "dsv3/kernels/bf16_products.hpp"
+
+namespace dsv3::inline DSV3_ISA::kernels {
+
+#ifdef DSV3_HAS_BF16_TILES
+
+namespace detail {
+
+/// x [rows, cols] rounded to bf16, in the order of codec::Bf16Group, columns padded with zeros to whole groups of 64.
+struct WovenRows {
+  std::uint16_t* data = nullptr;
+  Index rows = 0, stride = 0;
+
+  static constexpr Index group = bf16::Packed::group;
+  static WovenRows in(Workspace::Scope& scope, Index rows, Index cols) {
+    const Index stride = (cols + group - 1) / group * group;
+    return {scope.matrix<std::uint16_t>(rows, stride).data(), rows, stride};
+  }
+  /// Row t from x [cols].
+  void fill(Index t, const float* x, Index cols) const {
+    for (Index k = 0; k < cols; k += group)
+      codec::detail::store(codec::weave(bf16::load_bf16(x + k, cols - k), bf16::load_bf16(x + k + group / 2, cols - k - group / 2)),
+                           data + t * stride + k, data + t * stride + k + group / 2);
+  }
+};
+
+/// Columns whose products are summed in one vector before they are scaled: all where there are no scales.
+template <ElementView W>
+Index columns_of_sum(const W& w) {
+  return W::Storage::scaled ? bf16::block : std::max(w.cols, Index{1});
+}
+
+/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile: products of columns_of_sum() are summed in one vector, times
+/// their scale added to a second one, which is summed over its lanes.
+template <class Arch, int M, int N, ElementView W>
+void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead) {
+  using Codec = typename W::Storage::Codec;
+  using Group = codec::Bf16Group<Codec, Arch>;
+  constexpr Index group = WovenRows::group;
+  __m512 total[M][N];
+  const typename Codec::Code* rows[N];
+  simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
+    rows[n] = w.row(first + n * apart);
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) { total[m][n] = _mm512_setzero_ps(); });
+  });
+  for (Index k0 = 0, columns = columns_of_sum(w); k0 < w.cols; k0 += columns) {
+    const Index end = std::min(k0 + columns, w.cols);
+    __m512 part[M][N];
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      simd::unroll<N>([&](auto n) __attribute__((always_inline)) { part[m][n] = _mm512_setzero_ps(); });
+    });
+    // Products of 64 columns from k on with weights n at codes(n).
+    const auto add = [&](Index k, auto&& codes) __attribute__((always_inline)) {
+      codec::detail::Bf16Pair words[N];
+      simd::unroll<N>([&](auto n) __attribute__((always_inline)) { words[n] = Group::load(codes(n)); });
+      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+        const std::uint16_t* row = x + m * ldx + k;
+        const auto front = reinterpret_cast<__m512bh>(_mm512_loadu_si512(row)),
+                   back = reinterpret_cast<__m512bh>(_mm512_loadu_si512(row + group / 2));
+        simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
+          part[m][n] = _mm512_dpbf16_ps(part[m][n], front, reinterpret_cast<__m512bh>(words[n].first));
+          part[m][n] = _mm512_dpbf16_ps(part[m][n], back, reinterpret_cast<__m512bh>(words[n].last));
+        });
+      });
+    };
+    Index k = k0;
+    for (; k + group <= end; k += group) {
+      constexpr int lines = static_cast<int>(sizeof(typename Codec::Code));
+      simd::unroll<N * lines>([&](auto i) __attribute__((always_inline)) {
+        simd::prefetch(rows[i / lines] + k, ahead + i % lines * (group / lines));
+      });
+      add(
+          k, [&](auto n) __attribute__((always_inline)) { return rows[n] + k; });
+    }
+    if (k < end) {
+      alignas(64) std::array<std::array<typename Codec::Code, static_cast<std::size_t>(group)>, N> edge{};
+      for (std::size_t n = 0; n < N; ++n) std::copy_n(rows[n] + k, end - k, edge[n].begin());
+      add(k, [&](auto n) { return edge[static_cast<std::size_t>(n())].data(); });
+    }
+    simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
+      const __m512 scale = _mm512_set1_ps(w.scale(first + n * apart, k0));
+      simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+        total[m][n] = W::Storage::scaled ? _mm512_fmadd_ps(part[m][n], scale, total[m][n]) : part[m][n];
+      });
+    });
+  }
+  simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+    simd::unroll<N>([&](auto n) __attribute__((always_inline)) { y[m * ldy + n * apart] = _mm512_reduce_add_ps(total[m][n]); });
+  });
+}
+
+/// Rows of x that are multiplied together, at most: where w is decoded, more than the first-level cache likes. And rows of w beside M of
+/// them, as many sums as registers hold.
+template <class Storage>
+inline constexpr int tallest_dots = Storage::scaled ? 8 : 4;
+template <int M, class Storage>
+inline constexpr int dots_n = M <= 2 || !Storage::scaled ? 4
+                              : M <= 4                   ? 2
+                                                         : 1;
+
+/// All rows of x times all rows of w, of which a cache holds as many as several tiles of x need. Rows of a tile lie far apart, so that each
+/// is the head of a long stream that the processor recognizes as one.
+template <class Arch, ElementView W>
+void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
+  using Storage = typename W::Storage;
+  constexpr int tallest = tallest_dots<Storage>;
+  const Index ahead = prefetch_bytes / static_cast<Index>(sizeof(*w.row(0)));
+  const Index at_once = x.rows <= tallest ? w.rows : std::max(Index{16}, cached_bytes / 2 / std::max(row_bytes(w), Index{1}) / 4 * 4);
+  for (Index first = 0; first < w.rows; first += at_once) {
+    const Index end = std::min(first + at_once, w.rows);
+    for (Index t = 0; t < x.rows; t += tallest) {
+      const std::uint16_t* rows = x.data + t * x.stride;
+      float* out = y + t * ldy;
+      const auto tiles = [&]<int M>() {
+        constexpr int together = dots_n<M, Storage>;
+        const Index apart = (end - first) / together;
+        for (Index n = first; n < first + apart; ++n) tile_dots<Arch, M, together>(rows, x.stride, w, n, apart, out + n, ldy, ahead);
+        for (Index n = first + apart * together; n < end; ++n) tile_dots<Arch, M, 1>(rows, x.stride, w, n, 1, out + n, ldy, ahead);
+      };
+      simd::unroll<tallest>([&](auto m) {
+        if (std::min(x.rows - t, Index{tallest}) == m + 1) tiles.template operator()<m + 1>();
+      });
+    }
+  }
+}
+
+/// Fills the woven rows of every product of the group; those that follow one another and have one x share them.
+template <class P>
+std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
+  const auto runs = runs_of_one_x(scope, group);
+  const auto woven = scope.array<WovenRows>(static_cast<Index>(group.size()));
+  for (const auto& run : runs)
+    std::ranges::fill(woven.subspan(static_cast<std::size_t>(run.data() - group.data()), run.size()),
+                      WovenRows::in(scope, run.front().x.rows(), run.front().x.cols()));
+  for_each_panel(
+      ctx, runs, [](const auto& run) { return run.front().x.rows(); }, [](const auto& run) { return run.front().x.size() * 4; },
+      [](const auto&, Index share) { return std::max(Index{1}, share); },
+      [&](const auto& run, Index begin, Index count, int) {
+        const WovenRows& rows = woven[static_cast<std::size_t>(run.data() - group.data())];
+        for (Index t = begin; t < begin + count; ++t) rows.fill(t, run.front().x.row_data(t), run.front().x.cols());
+      });
+  return woven;
+}
+
+/// Rows of w in a panel, if `share` would balance the workers.
+template <WeightView W>
+Index panel_of_dots(const W& w, Index share) {
+  const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
+  return std::max({Index{16}, share / 16 * 16, (least_bytes / std::max(in_row, Index{1}) + 15) / 16 * 16});
+}
+
+/// Rows [begin, begin + count) of w times all of x.
+template <class Arch, WeightView W>
+void multiply_dots(const WovenRows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
+  visit_weight(w, [&]<class V>(const V& v) {
+    if constexpr (fits_tiles<Arch, V> && has_codes<V>) panel_dots<Arch>(x, v.slice(begin, count), y, ldy);
+  });
+}
+
+/// y = bf16(x) W^T for every product of the group.
+template <class Arch, WeightView W>
+void multiply_dots(Context& ctx, std::span<const Product<W>> group) {
+  auto scope = ctx.scratch();
+  const auto woven = weave_all(ctx, scope, group);
+  for_each_panel(
+      ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
+      [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
+      [](const Product<W>& p, Index share) { return panel_of_dots(p.w, share); },
+      [&](const Product<W>& p, Index begin, Index count, int) {
+        auto y = MatrixView<float>(p.y).columns(begin, count);
+        multiply_dots<Arch>(woven[static_cast<std::size_t>(&p - group.data())], p.w, begin, count, y.data(), y.outerStride());
+      });
+}
+
+/// h = activation(bf16(x) gate^T, bf16(x) up^T) for every network of the group.
+template <class Arch, WeightView W, class A>
+void multiply_dots(Context& ctx, std::span<const GatedProduct<W, MatrixView<float>, A>> group) {
+  using P = GatedProduct<W, MatrixView<float>, A>;
+  auto scope = ctx.scratch();
+  const auto woven = weave_all(ctx, scope, group);
+  Index columns = 0;
+  for (const P& p : group) columns = std::max(columns, p.h.size());
+  auto memory = scope.matrix<float>(ctx.workers(), columns);
+  for_each_panel(
+      ctx, group, [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; }, [](const P& p) { return 2 * p.x.size() * p.h.cols(); },
+      [](const P& p, Index share) { return panel_of_dots(p.gate, share); },
+      [&](const P& p, Index begin, Index count, int worker) {
+        const auto& x = woven[static_cast<std::size_t>(&p - group.data())];
+        auto h = MatrixView<float>(p.h).columns(begin, count);
+        MatrixView<float> up(memory.row_data(worker), h.rows(), count);
+        multiply_dots<Arch>(x, p.gate, begin, count, h.data(), h.outerStride());
+        multiply_dots<Arch>(x, p.up, begin, count, up.data(), count);
+        for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
+      });
+}
+
+/// Whether dot products along K can form a product, and are the way of this machine.
+template <class Arch, WeightView W>
+bool takes_dots(const W& w) {
+  return !amx::ready() && visit_weight(w, []<class V>(const V&) { return fits_tiles<Arch, V> && has_codes<V>; });
+}
+template <class Arch, WeightView W>
+bool takes_dots(const Product<W>& p) {
+  return takes_dots<Arch>(p.w);
+}
+template <class Arch, WeightView W, class A>
+bool takes_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
+  return p.x.data() == p.x_up.data() && takes_dots<Arch>(p.gate) && takes_dots<Arch>(p.up);
+}
+
+}  // namespace detail
+
+#endif
+
+/// Forms those products of the group that dot products along K can form on this machine, and gives the others, in `scope`.
+template <class Arch, class P>
+std::span<const P> multiply_in_dots([[maybe_unused]] Context& ctx, [[maybe_unused]] Workspace::Scope& scope, std::span<const P> group) {
+#ifdef DSV3_HAS_BF16_TILES
+  if constexpr (has_bf16_tiles<Arch>) {
+    const auto those = [&](bool fitting) {
+      const auto some = scope.template array<P>(static_cast<Index>(group.size()));
+      std::size_t n = 0;
+      for (const P& p : group)
+        if (detail::takes_dots<Arch>(p) == fitting) std::construct_at(&some[n++], p);
+      return std::span<const P>(some.first(n));
+    };
+    if (const auto some = those(true); !some.empty()) detail::multiply_dots<Arch>(ctx, some);
+    return those(false);
+  }
+#endif
+  return group;
+}
+
+}  // namespace dsv3::inline DSV3_ISA::kernels
