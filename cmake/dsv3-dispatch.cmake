@@ -1,11 +1,12 @@
-# dsv3_dispatched(TARGET FILE...): compiles each FILE once for every level of dsv3/simd/dispatch.hpp and links all of it into TARGET. Copies have
-# TARGET's options, and the libraries that it has been linked with so far. In a FILE, DSV3_LEVEL is the name of its level: what it
+# dsv3_dispatched(TARGET [HOST] FILE...): compiles each FILE once for every level of dsv3/simd/dispatch.hpp and links all of it into TARGET; with HOST
+# for the baseline and this machine's level alone, which takes less time and serves who builds for himself. Copies have TARGET's options, and the libraries that it has been linked with so far. In a FILE, DSV3_LEVEL is the name of its level: what it
 # defines belongs into namespace DSV3_LEVEL, so that copies do not meet. Processors other than x86-64 have the level `baseline` alone.
 #
 # Of an inline function that several objects define under one name (templates of the standard library, of Eigen), the linker keeps the first.
 # TARGET's own objects come first, then the levels in ascending order. An object that calls such a function defines it too, so the copy that
 # was kept is of the caller's level or of a lower one. Sources would not do: generators differ in where they put $<TARGET_OBJECTS>.
 function(dsv3_dispatched target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "HOST" "" "")
   set(baseline)
   set(avx2 -march=x86-64-v3)
   set(avx512 -march=x86-64-v4)
@@ -15,13 +16,22 @@ function(dsv3_dispatched target)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     list(APPEND levels avx2 avx512 avx512_bf16 amx)
   endif()
+  if(arg_HOST)
+    dsv3_host_level(host)
+    set(levels baseline ${host})
+    list(REMOVE_DUPLICATES levels)
+    target_compile_definitions(${target} PRIVATE DSV3_SOME_LEVELS)
+    foreach(level IN LISTS levels)
+      target_compile_definitions(${target} PRIVATE DSV3_LEVEL_${level})
+    endforeach()
+  endif()
   get_target_property(libraries ${target} LINK_LIBRARIES)  # not later: the objects will be among them
   if(NOT libraries)
     message(FATAL_ERROR "dsv3_dispatched(${target}): expected a target that is linked with dsv3::dsv3, found no library")
   endif()
   foreach(level IN LISTS levels)
     set(objects "${target}_${level}")
-    add_library(${objects} OBJECT ${ARGN})
+    add_library(${objects} OBJECT ${arg_UNPARSED_ARGUMENTS})
     target_link_libraries(${objects} PRIVATE ${libraries})
     target_include_directories(${objects} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
     target_compile_definitions(${objects} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_DEFINITIONS> DSV3_LEVEL=${level})
@@ -31,4 +41,26 @@ function(dsv3_dispatched target)
     endif()
     target_link_libraries(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
   endforeach()
+endfunction()
+
+# Sets VARIABLE to the level of the machine that compiles: `baseline` if it is not known.
+function(dsv3_host_level variable)
+  set(level baseline)
+  if(NOT CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND EXISTS /proc/cpuinfo)
+    file(STRINGS /proc/cpuinfo flags REGEX "^flags" LIMIT_COUNT 1)
+    set(of_avx2 avx2 fma f16c bmi1 bmi2 movbe)
+    set(of_avx512 avx512f avx512bw avx512cd avx512dq avx512vl)
+    set(of_avx512_bf16 avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16)
+    set(of_amx amx_tile amx_bf16)
+    foreach(candidate avx2 avx512 avx512_bf16 amx)
+      foreach(flag IN LISTS of_${candidate})
+        if(NOT "${flags} " MATCHES " ${flag} ")
+          set(${variable} ${level} PARENT_SCOPE)
+          return()
+        endif()
+      endforeach()
+      set(level ${candidate})
+    endforeach()
+  endif()
+  set(${variable} ${level} PARENT_SCOPE)
 endfunction()

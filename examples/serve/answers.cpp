@@ -1,6 +1,6 @@
 #include "answers.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 void Answers::Channel::push(Event event) {
   const std::lock_guard lock(mutex);
@@ -76,4 +76,4 @@ std::optional<Event> Answers::next(std::chrono::milliseconds timeout) {
   return event;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "api_request.hpp"
+#include "dsv3/core/isa.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// A token of an answer, or its end.
 struct Event {
@@ -62,4 +63,4 @@ class Answers {
   dsv3::Index prompt_tokens_ = 0, cached_tokens_ = 0, new_tokens_ = 0;
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

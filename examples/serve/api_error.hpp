@@ -6,7 +6,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace serve {
+#include "dsv3/core/isa.hpp"
+
+namespace serve::inline DSV3_ISA {
 
 using Json = nlohmann::json;
 
@@ -33,4 +35,4 @@ struct ApiError : std::runtime_error {
 /// Text of a response; invalid UTF-8, which no part of it should hold, is replaced rather than thrown about.
 inline std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

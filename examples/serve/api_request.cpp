@@ -4,7 +4,7 @@
 #include "dsv3/generate/gbnf.hpp"
 #include "dsv3/io/json_schema.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 std::uint64_t fresh_seed() {
@@ -178,4 +178,4 @@ ApiRequest parse_completion(const Service& service, const std::string& body) {
   return request;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

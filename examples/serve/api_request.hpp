@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "api_error.hpp"
+#include "dsv3/core/isa.hpp"
 #include "service.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// A request for completions or chat completions.
 struct ApiRequest {
@@ -26,4 +27,4 @@ struct ApiRequest {
 ApiRequest parse_completion(const Service& service, const std::string& body);
 ApiRequest parse_chat_completion(const Service& service, const std::string& body);
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -2,7 +2,7 @@
 #include "dsv3/generate/gbnf.hpp"
 #include "dsv3/io/json_schema.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 using Role = dsv3::ChatMessage::Role;
@@ -204,4 +204,4 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   return request;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -4,9 +4,10 @@
 #include <span>
 
 #include "api_request.hpp"
+#include "dsv3/core/isa.hpp"
 #include "fields.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// The body as JSON. Throws: ApiError if it is not UTF-8, not valid JSON, or no object.
 Json parse_body(const std::string& body);
@@ -27,4 +28,4 @@ std::string response_grammar(const Fields& fields, const std::string& body);
 /// Which of the two it was.
 const char* grammar_field(const Fields& fields);
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -7,7 +7,7 @@
 #include "page.hpp"
 #include "responses.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 using httplib::Request;
@@ -231,4 +231,4 @@ void add_routes(Server& server, Service& service) {
   });
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

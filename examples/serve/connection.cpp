@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 thread_local Connection* current_connection = nullptr;
@@ -224,4 +224,4 @@ bool Server::process_and_close_socket(socket_t socket) {
   return good;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

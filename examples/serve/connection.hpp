@@ -11,7 +11,9 @@
 #include <array>
 #include <chrono>
 
-namespace serve {
+#include "dsv3/core/isa.hpp"
+
+namespace serve::inline DSV3_ISA {
 
 struct ConnectionLimits {
   std::size_t request_bytes = std::size_t{5} << 20;
@@ -83,4 +85,4 @@ class Server : public httplib::Server {
   ConnectionLimits limits_;
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

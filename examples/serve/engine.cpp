@@ -7,7 +7,7 @@
 #include "../cli/policy.hpp"
 #include "dsv3/dsv3.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 template <class P>
@@ -58,4 +58,4 @@ std::unique_ptr<Engine> open_engine(const std::filesystem::path& folder, const d
   return engine;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

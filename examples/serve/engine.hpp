@@ -9,7 +9,7 @@
 #include "dsv3/core/config.hpp"
 #include "dsv3/generate/scheduler.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 class Engine {
  public:
@@ -33,4 +33,4 @@ class Engine {
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& folder, const dsv3::Config& config, cli::Compute compute,
                                     const dsv3::SchedulerOptions& options, std::optional<int> threads, dsv3::TokenBytes token_bytes);
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

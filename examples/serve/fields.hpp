@@ -8,8 +8,9 @@
 #include <utility>
 
 #include "api_error.hpp"
+#include "dsv3/core/isa.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// "messages[3]".
 inline std::string indexed(std::string list, std::size_t i) {
@@ -105,4 +106,4 @@ class Fields {
   std::string prefix_;
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

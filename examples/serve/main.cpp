@@ -109,7 +109,7 @@ void serve_until_signal(const cli::Args& args, serve::Service& service) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-serve", usage, argc, argv, [&] {
     const cli::Args args(
         argc, argv, 1,

@@ -2,7 +2,7 @@
 
 #include <sstream>
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 void describe(std::ostream& out, const std::string& name, const char* type, const std::string& help) {
@@ -79,4 +79,4 @@ std::string Metrics::text(const dsv3::SchedulerStats& s) const {
   return out.str();
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

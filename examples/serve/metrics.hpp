@@ -10,7 +10,7 @@
 
 #include "dsv3/generate/scheduler.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// How often a duration was at most so long.
 class Histogram {
@@ -43,4 +43,4 @@ class Metrics {
   Histogram first_token_, request_;
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

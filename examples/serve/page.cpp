@@ -1,6 +1,6 @@
 #include "page.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 const char* const page = R"html(<!doctype html>
 <html lang="en">
@@ -148,4 +148,4 @@ findModel().catch(error => add("error", error.message));
 </html>
 )html";
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -1,8 +1,10 @@
 // The page to chat with, served at /: HTML and JavaScript without a build step, on the same API as everyone.
 #pragma once
 
-namespace serve {
+#include "dsv3/core/isa.hpp"
+
+namespace serve::inline DSV3_ISA {
 
 extern const char* const page;
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

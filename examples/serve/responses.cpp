@@ -3,7 +3,7 @@
 #include <cmath>
 #include <random>
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 namespace {
 
 std::string random_id(const char* prefix) {
@@ -183,4 +183,4 @@ Json ResponseWriter::whole(const Answers& answers) const {
   return json;
 }
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

@@ -9,7 +9,7 @@
 #include "dsv3/generate/chat_parser.hpp"
 #include "dsv3/io/utf8_stream.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 /// Turns events into JSON. One object serves one request.
 class ResponseWriter {
@@ -50,4 +50,4 @@ class ResponseWriter {
   std::vector<Answer> answers_;
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

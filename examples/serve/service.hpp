@@ -11,7 +11,7 @@
 #include "engine.hpp"
 #include "metrics.hpp"
 
-namespace serve {
+namespace serve::inline DSV3_ISA {
 
 struct Limits {
   std::size_t body_bytes = std::size_t{4} << 20;
@@ -34,4 +34,4 @@ struct Service {
   std::atomic<bool> draining = false;  ///< no new requests: the server is shutting down
 };
 
-}  // namespace serve
+}  // namespace serve::inline DSV3_ISA

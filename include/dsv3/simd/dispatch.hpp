@@ -16,8 +16,34 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-/// X(level) for each level that dsv3_dispatched() compiles, in ascending order.
-#define DSV3_FOR_EACH_LEVEL(X) X(baseline) X(avx2) X(avx512) X(avx512_bf16) X(amx)
+/// X(level) for each level that dsv3_dispatched() compiles, in ascending order: all, or those that it names if it compiles some.
+#ifndef DSV3_SOME_LEVELS
+#define DSV3_LEVEL_avx2
+#define DSV3_LEVEL_avx512
+#define DSV3_LEVEL_avx512_bf16
+#define DSV3_LEVEL_amx
+#endif
+#ifdef DSV3_LEVEL_avx2
+#define DSV3_IF_AVX2(X) X(avx2)
+#else
+#define DSV3_IF_AVX2(X)
+#endif
+#ifdef DSV3_LEVEL_avx512
+#define DSV3_IF_AVX512(X) X(avx512)
+#else
+#define DSV3_IF_AVX512(X)
+#endif
+#ifdef DSV3_LEVEL_avx512_bf16
+#define DSV3_IF_AVX512_BF16(X) X(avx512_bf16)
+#else
+#define DSV3_IF_AVX512_BF16(X)
+#endif
+#ifdef DSV3_LEVEL_amx
+#define DSV3_IF_AMX(X) X(amx)
+#else
+#define DSV3_IF_AMX(X)
+#endif
+#define DSV3_FOR_EACH_LEVEL(X) X(baseline) DSV3_IF_AVX2(X) DSV3_IF_AVX512(X) DSV3_IF_AVX512_BF16(X) DSV3_IF_AMX(X)
 #else
 #define DSV3_FOR_EACH_LEVEL(X) X(baseline)
 #endif
