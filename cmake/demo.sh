@@ -8,5 +8,5 @@ echo "dsv3: building dsv3-generate in build/native" >&2
 quietly cmake --preset native -S "$root" -DDSV3_BUILD_TESTS=OFF
 quietly cmake --build "$root/build/native" --target dsv3-generate
 [ $# -gt 0 ] || set -- --prompt 'ROMEO:
-' --max-new 150
+' --max-new 150 --temperature 0.8 --seed 2
 "$root/build/native/bin/dsv3-generate" "$root/examples/models/shakespeare" "$@"

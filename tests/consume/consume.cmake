@@ -18,7 +18,7 @@ function(expect program arguments text)
 endfunction()
 
 set(project "${SOURCE}/tests/consume/project")
-set(model "${SOURCE}/examples/models/shakespeare")
+set(model "${SOURCE}/tests/data/models/shakespeare")
 set(main_prints "6 15 layers [1-9][0-9]*")
 file(REMOVE_RECURSE "${WORK}")
 file(MAKE_DIRECTORY "${WORK}")

@@ -27,7 +27,7 @@ struct Figures {
 /// Means over rows of ids [B, T]: main model, row i against token i + 1; MTP module, row i against token i + 2, and in how many places its
 /// most likely token is the one that the main model, a token later, finds most likely.
 template <class P>
-Figures evaluate(const Matrix<int>& ids) {
+Figures evaluate(const Matrix<int>& ids, const std::string& folder = ::folder) {
   Parallel executor;
   Context ctx(executor);
   const auto model = io::load<P>(folder);
@@ -89,6 +89,14 @@ TEST_CASE("loss over unseen text" * doctest::skip(sanitized)) {
   CHECK(std::abs(found.mtp_loss - 3.823240) <= tolerance);
   INFO(found.agreement);
   CHECK(std::abs(found.agreement - 0.556) <= 0.0005);
+}
+
+TEST_CASE("the embedded model has learned more than the first one" * doctest::skip(sanitized)) {
+  const Figures found = evaluate<DeepSeekV3>(Reference(data + "valid_ids.safetensors").ints("input_ids"),
+                                             DSV3_TEST_DATA "/../../examples/models/shakespeare");
+  MESSAGE("loss ", found.loss, ", of the MTP module ", found.mtp_loss, "; agreement ", found.agreement);
+  CHECK(found.loss <= 3.78);
+  CHECK(found.agreement >= 0.556);
 }
 
 TEST_CASE("rounded activations cost less than the report's 0.25%" * doctest::skip(sanitized)) {
