@@ -1,4 +1,5 @@
-"""Writes performance.md and roofline.svg from the figures that bench/report.sh collected: report.py RESULTS DOCS."""
+"""Writes the page of this kind of processor, performance/KIND.md with KIND.svg, and performance.md, which lists the pages, from the figures
+that bench/report.sh collected: report.py RESULTS DOCS."""
 
 import json
 import sys
@@ -215,7 +216,7 @@ differ, part ways in some layers.""")
     parts.append("""The prefill target is 3.5 times what ik_llama.cpp (August 2026, Q8_0, its best flags) reached in relation to AMX peak on a similar machine:
 55 tokens/s at 5,095 GFLOP/s.""" if amx else "This machine has no AMX: prefill is held against " + base["peak"] + " peak.")
     parts.append(f"""
-![Roofline](roofline.svg)
+![Roofline]({kind()}.svg)
 
 ## Whole models
 
@@ -261,8 +262,78 @@ checkpoint, and rounds and packs float32 activations within its time. Weights of
 huge pages and begin at a cache line, as a model's do.
 
 {onednn_table()}""")
+    parts += [curve_table(), training_table()]
     return "\n".join(parts)
 
 
-(docs / "roofline.svg").write_text(roofline())
-(docs / "performance.md").write_text(text())
+def curve_table():
+    """Tokens a second of batches and of prompts, six layers of Moonlight."""
+    batches = {n: m for n in (1, 2, 4, 8, 16, 17, 32, 64, 128) if (m := load(f"batch_{n}"))}
+    prompts = {n: m for n in (16, 17, 32, 64, 128, 256, 512, 1024) if (m := load(f"prompt_{n}"))}
+    if not batches or not prompts:
+        return ""
+    total = {n: n / m["decode_seconds_per_step"] for n, m in batches.items()}
+    one = total[1]
+    return f"""## From one row to many
+
+Six layers of Moonlight, `Fast`. Sequences decoded together, tokens a second of all, and in times of one alone:
+
+{table(["sequences", *map(str, total)], [["tokens/s", *(f"{t:.0f}" for t in total.values())], ["x 1", *(f"{t / one:.2f}" for t in total.values())]])}
+Prompts, tokens a second, and of the arithmetic peak of that run:
+
+{table(["tokens", *map(str, prompts)], [["tokens/s", *(f"{m['prefill_tokens_per_s']:.0f}" for m in prompts.values())],
+       [base["peak"], *(percent(m["prefill_gflop_s"] / m["peak_gflop_s"]) for m in prompts.values())]])}
+{exact_line()}"""
+
+
+def exact_line():
+    m = load("exact")
+    if not m:
+        return ""
+    return (f"In float32 (`--compute exact`) a prompt of 512 takes {m['prefill_seconds']:.2f} s, {m['prefill_tokens_per_s']:.0f} tokens/s: "
+            f"{percent(m['prefill_gflop_s'] / m['fma_peak_gflop_s'])} of the FMA peak.\n")
+
+
+def training_table():
+    rows = []
+    for name in ("small_exact_1", "small_bf16_1", "small_exact_2", "small_bf16_2", "moonlight_exact", "moonlight_bf16"):
+        if m := load(f"training_{name}"):
+            rows.append([m["case"], m["compute"], str(m["threads"]), f"{m['step']:.3f}", f"{m['tokens_per_second']:,.0f}", f"{m['gflops']:,.0f}",
+                         percent(m["gflops"] / m["peak_gflops"]), f"{m['needed_gb']:.2f}", f"{m['rss_gb']:.2f}"])
+    if not rows:
+        return ""
+    return f"""## Training
+
+`build/report/bin/dsv3-bench-training`, a step with everything in it. `small` is the embedded model's configuration, 16 rows of 192 tokens; `moonlight` two layers
+at Moonlight's true width, one dense and one sparse, vocabulary 8,192, 1,024 tokens. Needed: weights, gradients and both moments.
+
+{table(["case", "arithmetic", "threads", "s a step", "tokens/s", "GFLOP/s", "of the peak", "needed, GB", "largest resident set, GB"], rows)}"""
+
+
+def kind():
+    """The kind of processor, as a file name."""
+    facts = dict(line.split(":", 1) for line in (results / "machine.txt").read_text().splitlines() if ":" in line)
+    flags = facts["Flags"].split()
+    units = next((name for name, flag in (("amx", "amx_bf16"), ("avx512-bf16", "avx512_bf16"), ("avx512", "avx512bw"), ("avx2", "avx2"))
+                  if flag in flags), "baseline")
+    vendor = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(facts["Vendor ID"].strip(), "other")
+    return f"{vendor}-{units}"
+
+
+def index():
+    pages = sorted((docs / "performance").glob("*.md"))
+    rows = [[f"[{page.stem}](performance/{page.name})", next((l.split("|")[2].strip() for l in page.read_text().splitlines() if l.startswith("| date")), "")]
+            for page in pages]
+    return f"""# Performance
+
+<!-- Written by bench/report.sh. Do not edit. -->
+A page for each kind of processor that `sh bench/report.sh` has run on. Figures of one page compare with each other; those of two pages are of different
+machines.
+
+{table(["processor", "measured"], rows)}"""
+
+
+(docs / "performance").mkdir(exist_ok=True)
+(docs / "performance" / f"{kind()}.svg").write_text(roofline())
+(docs / "performance" / f"{kind()}.md").write_text(text())
+(docs / "performance.md").write_text(index())

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the benchmarks for this machine, runs them (about five minutes; nothing else should run) and writes docs/performance.md and
-# docs/roofline.svg: sh bench/report.sh. An argument does one part only: build, kernels, models, write.
+# Builds the benchmarks for this machine, runs them (about ten minutes; nothing else should run) and writes the page of its kind of processor
+# under docs/performance, and the list of pages, docs/performance.md: sh bench/report.sh. An argument does one part only: build, kernels,
+# models, curves, training, write.
 # DSV3_REPORT_BUILD: the build folder (build/report).
 set -eu
 . "$(dirname -- "$0")/../cmake/setup.sh"
@@ -18,7 +19,7 @@ configure() {
 build() {
   install_missing bench
   configure "$build" -DDSV3_NATIVE=ON
-  quietly cmake --build "$build" --target dsv3-bench dsv3-bench-kernels dsv3-bench-onednn
+  quietly cmake --build "$build" --target dsv3-bench dsv3-bench-kernels dsv3-bench-onednn dsv3-bench-training
   if grep -qw avx2 /proc/cpuinfo; then
     configure "$build/avx2" -DCMAKE_CXX_FLAGS=-march=x86-64-v3
     quietly cmake --build "$build/avx2" --target dsv3-bench-kernels
@@ -67,6 +68,32 @@ models() {
   model bf16 --preset moonlight-16b --layers 6 --storage bf16 --prompt 512 --decode 24
 }
 
+# How throughput grows with the sequences that are decoded together, and with the length of a prompt.
+curves() {
+  mkdir -p "$results"
+  wanted="  "
+  for n in 1 2 4 8 16 17 32 64 128; do
+    model "batch_$n" --preset moonlight-16b --layers 6 --prompt 0 --decode 8 --batch $n
+  done
+  for n in 16 17 32 64 128 256 512 1024; do
+    model "prompt_$n" --preset moonlight-16b --layers 6 --prompt $n --decode 1
+  done
+  model exact --preset moonlight-16b --layers 6 --prompt 512 --decode 16 --compute exact
+}
+
+training() {
+  mkdir -p "$results"
+  for threads in 1 2; do
+    for compute in exact bf16; do
+      "$build/bin/dsv3-bench-training" --case small --compute $compute --threads $threads --steps 8 --json "$results/training_small_${compute}_$threads.json" >&2
+    done
+  done
+  for compute in exact bf16; do
+    "$build/bin/dsv3-bench-training" --case moonlight --compute $compute --threads 2 --steps 3 --json "$results/training_moonlight_$compute.json" >&2 ||
+      echo "dsv3: left out: training_moonlight_$compute" >&2
+  done
+}
+
 write() {
   python3 -B "$root/bench/report.py" "$results" "$root/docs"
 }
@@ -74,12 +101,14 @@ write() {
 part=${1:-all}
 [ $# -eq 0 ] || shift
 case $part in
-  build | kernels | models | write) "$part" "$@" ;;
+  build | kernels | models | curves | training | write) "$part" "$@" ;;
   all)
     build
     kernels
     models
+    curves
+    training
     write
     ;;
-  *) fail "usage: sh bench/report.sh [build | kernels | models [NAME...] | write]" ;;
+  *) fail "usage: sh bench/report.sh [build | kernels | models [NAME...] | curves | training | write]" ;;
 esac

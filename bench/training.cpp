@@ -125,9 +125,9 @@ void run(const cli::Args& args) {
 int main(int argc, char** argv) {
   return cli::run("dsv3-bench-training", usage, argc, argv, [&] {
     const cli::Args args(argc, argv, 0, {"--case", "--compute", "--recompute", "--steps", "--threads", "--json"}, {});
-    if (args.compute() == cli::Compute::exact)
-      run<dsv3::train::Training<>>(args);
-    else
+    if (args.compute() == cli::Compute::bf16)
       run<dsv3::train::FastTraining<>>(args);
+    else
+      run<dsv3::train::Training<>>(args);
   });
 }
