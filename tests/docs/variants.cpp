@@ -166,12 +166,12 @@ class SquaredRelu {
   SquaredRelu(Index hidden, Index inner) : up_(inner, hidden), down_(hidden, inner) {}
 
   static void forward_group(Context& ctx, std::span<const FfnJob<SquaredRelu>> jobs, const auto& rows) {
-    for (const auto& [ffn, x, y, expert] : jobs) {
+    for (const auto& job : jobs) {
       auto scope = ctx.scratch();
-      auto h = scope.template matrix<float>(x.rows(), ffn->up_.out_features());
-      ffn->up_.forward(ctx, x, rows, h);
+      auto h = scope.template matrix<float>(job.x.rows(), job.ffn->up_.out_features());
+      job.ffn->up_.forward(ctx, job.x, rows, h);
       h = h.cwiseMax(0.0f).cwiseAbs2();
-      ffn->down_.forward(ctx, h, rows, y);
+      job.ffn->down_.forward(ctx, h, rows, job.y);
     }
   }
 

@@ -27,10 +27,10 @@ struct Figures {
 /// Means over rows of ids [B, T]: main model, row i against token i + 1; MTP module, row i against token i + 2, and in how many places its
 /// most likely token is the one that the main model, a token later, finds most likely.
 template <class P>
-Figures evaluate(const Matrix<int>& ids, const std::string& folder = ::folder) {
+Figures evaluate(const Matrix<int>& ids, const std::string& path = folder) {
   Parallel executor;
   Context ctx(executor);
-  const auto model = io::load<P>(folder);
+  const auto model = io::load<P>(path);
   const Index length = ids.cols(), together = 8;
   Figures sum;
   for (Index first = 0; first < ids.rows(); first += together) {
