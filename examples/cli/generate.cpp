@@ -31,12 +31,10 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-/// The prompt's ids: as given, or its text encoded, after the begin-of-text token if the tokenizer's settings ask for one.
+/// The prompt's ids: as given, or its text encoded, after the begin-of-text token if the tokenizer's files ask for one.
 std::vector<int> prompt_ids(const cli::Args& args, const dsv3::Config& config, const std::optional<dsv3::io::Tokenizer>& tokenizer) {
   if (!tokenizer) return cli::parse_ids(*args.value("--ids"), "--ids");
-  auto ids = tokenizer->encode(*args.value("--prompt"));
-  if (const auto begin = cli::begin_token(args[0], config)) ids.insert(ids.begin(), *begin);
-  return ids;
+  return dsv3::io::begin_text(dsv3::io::read_begin(args[0], config), tokenizer->encode(*args.value("--prompt")));
 }
 
 template <class P>

@@ -1,4 +1,4 @@
-// What programs that read and write text need of a checkpoint besides its weights: tokens, chat format, the token that begins a text.
+// What programs that read and write text need of a checkpoint besides its weights: tokens, chat format, how a text begins.
 #pragma once
 
 #include <filesystem>
@@ -11,18 +11,10 @@
 #include "cli.hpp"
 #include "dsv3/core/config.hpp"
 #include "dsv3/io/chat_template.hpp"
+#include "dsv3/io/text_bounds.hpp"
 #include "dsv3/io/tokenizer.hpp"
 
 namespace cli::inline DSV3_ISA {
-
-/// The token that begins every text, if tokenizer_config.json asks for one.
-inline std::optional<int> begin_token(const std::filesystem::path& folder, const dsv3::Config& config) {
-  const auto settings = folder / "tokenizer_config.json";
-  if (!config.bos_token_id || !std::filesystem::exists(settings)) return std::nullopt;
-  const auto json = dsv3::io::parse_json(dsv3::io::read_text_file(settings, std::size_t{64} << 20), settings.string());
-  const bool wanted = json.is_object() && json.contains("add_bos_token") && json["add_bos_token"] == true;
-  return wanted ? config.bos_token_id : std::nullopt;
-}
 
 /// "v3", "r1", "v3-0324", "r1-0528", "v31" or "plain".
 inline dsv3::ChatFormat parse_format(const std::string& name) {
@@ -40,7 +32,7 @@ class TextModel {
  public:
   /// `format`: instead of that of the folder's template; without either, conversations are plain lines.
   TextModel(const std::filesystem::path& folder, const dsv3::Config& config, const std::optional<std::string>& format_name)
-      : tokenizer(dsv3::io::Tokenizer::open(folder / "tokenizer.json")), begin(begin_token(folder, config)) {
+      : tokenizer(dsv3::io::Tokenizer::open(folder / "tokenizer.json")), begin(dsv3::io::read_begin(folder, config)) {
     if (format_name)
       format = parse_format(*format_name);
     else if (const auto published = dsv3::io::read_chat_format(folder))
@@ -57,25 +49,20 @@ class TextModel {
   /// The bytes of a token; none for ids without text: gaps, and rows of the embedding that only pad it.
   std::string_view text_of(int id) const { return texts_[static_cast<std::size_t>(id)]; }
 
-  /// Text to be continued, with the token that begins it. Control tokens in it are recognised.
-  std::vector<int> encode(std::string_view text) const { return with_begin(tokenizer.encode(text)); }
+  /// Text to be continued, after the tokens that begin every text. Control tokens in it are recognised.
+  std::vector<int> encode(std::string_view text) const { return dsv3::io::begin_text(begin, tokenizer.encode(text)); }
 
   std::vector<int> encode_chat(std::span<const dsv3::ChatPiece> pieces) const {
     auto ids = dsv3::encode_chat(tokenizer, pieces);
-    return format == dsv3::ChatFormat::plain ? with_begin(std::move(ids)) : ids;  // the other formats begin themselves
+    return format == dsv3::ChatFormat::plain ? dsv3::io::begin_text(begin, std::move(ids)) : ids;  // the other formats begin themselves
   }
 
   dsv3::io::Tokenizer tokenizer;
-  std::optional<int> begin;
+  std::vector<int> begin;  ///< ids that every text begins with, mostly one or none
   dsv3::ChatFormat format = dsv3::ChatFormat::plain;
   bool has_format = true;  ///< false: plain for want of a template
 
  private:
-  std::vector<int> with_begin(std::vector<int> ids) const {
-    if (begin && (ids.empty() || ids[0] != *begin)) ids.insert(ids.begin(), *begin);
-    return ids;
-  }
-
   std::vector<std::string_view> texts_;
 };
 

@@ -2,6 +2,9 @@
 #include <fstream>
 
 #include "dsv3/io/config_writer.hpp"
+#include "dsv3/io/text_bounds.hpp"
+#include "dsv3/io/tokenizer.hpp"
+#include "dsv3/model/generate.hpp"
 #include "support/checkpoint.hpp"
 #include "support/oracle.hpp"
 #include "temp_folder.hpp"
@@ -32,6 +35,56 @@ TEST_CASE("logits of checkpoints that are stored or described in other ways than
     CHECK(relative_error(logits(ctx, model, h), expected.floats("logits")) <= tolerance);
     CHECK(model.mtp_modules() == 0);
   }
+}
+
+TEST_CASE("a begin token that stands only in the post-processor") {
+  const std::string folder = cases + "bos_by_post_processor";
+  const auto begin = io::read_begin(folder, io::read_config(folder));
+  CHECK(begin == std::vector{0});
+  const auto tokenizer = io::Tokenizer::open(folder + "/tokenizer.json");
+  CHECK(io::begin_text(begin, tokenizer.encode("ROMEO:")) == std::vector{0, 848, 27});
+  CHECK(io::begin_text(begin, {0, 848, 27}) == std::vector{0, 848, 27});
+  CHECK(io::begin_text(begin, {}) == std::vector{0});
+}
+
+TEST_CASE("a prompt that has its begin token keeps one") {
+  const std::string folder = cases + "bos_twice";
+  Config config;
+  CHECK(io::read_begin(folder, config) == std::vector{0});
+  config.bos_token_id.reset();
+  CHECK(io::read_begin(folder, config).empty());
+  const TempFolder silent;
+  CHECK(io::read_begin(silent.path(), config).empty());
+}
+
+TEST_CASE("end tokens and sampling of generation_config.json") {
+  const std::string folder = cases + "eos_in_generation_config";
+  const auto model = io::load<DeepSeekV3>(folder);
+  CHECK(model.config().eos_token_id == std::vector{1, 81});
+  Context ctx;
+  auto cache = model.make_cache({64});
+  std::vector<int> said;
+  dsv3::generate(ctx, model, cache, std::vector{5, 17, 33, 8, 90}, {.max_new_tokens = 20}, [&](int id) {
+    said.push_back(id);
+    return true;
+  });
+  CHECK(said == std::vector{32});  // then 81, which ends the text
+  const auto settings = io::read_generation_config(folder, model.config());
+  CHECK(settings.temperature == 0.6);
+  CHECK(settings.top_p == 0.95);
+  CHECK_FALSE(settings.top_k);
+
+  const TempFolder other;
+  const auto read = [&](const char* text) {
+    std::ofstream(other.path() / "generation_config.json") << text;
+    return io::read_generation_config(other.path(), model.config());
+  };
+  CHECK(read(R"({"eos_token_id": 7.0, "do_sample": false, "temperature": 0.3, "top_k": 20})").temperature == 0);
+  CHECK_FALSE(read(R"({"eos_token_id": null})").eos_token_id);
+  CHECK(contains(error_of([&] { read(R"({"eos_token_id": [1, "x"]})"); }), "eos_token_id: expected ids of tokens below"));
+  CHECK(contains(error_of([&] { read(R"({"eos_token_id": 100000000})"); }), "found 100000000"));
+  CHECK(contains(error_of([&] { read(R"({"top_p": 3})"); }), "top_p: expected a number from 0 to 1, found 3"));
+  CHECK(contains(error_of([&] { read("[]"); }), "expected an object"));
 }
 
 TEST_CASE("a file that git-lfs has not fetched") {

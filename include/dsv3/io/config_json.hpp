@@ -22,6 +22,7 @@
 #include "dsv3/io/config_fields.hpp"
 #include "dsv3/io/json.hpp"
 #include "dsv3/io/json_fields.hpp"
+#include "dsv3/io/text_bounds.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
@@ -256,12 +257,14 @@ C parse_config(std::string_view json, std::string_view where) {
   return c;
 }
 
-/// Reads `folder`/config.json.
+/// Reads `folder`/config.json. End tokens of `folder`/generation_config.json count before those in it, as in transformers.
 template <class C = Config>
 C read_config(const std::filesystem::path& folder) {
   constexpr std::size_t max_bytes = 16'000'000;
   const auto path = folder / "config.json";
-  return parse_config<C>(read_text_file(path, max_bytes), path.string());
+  C c = parse_config<C>(read_text_file(path, max_bytes), path.string());
+  if (auto ends = read_generation_config(folder, c).eos_token_id) c.eos_token_id = std::move(*ends);
+  return c;
 }
 
 }  // namespace dsv3::inline DSV3_ISA::io
