@@ -26,9 +26,9 @@ constexpr const char* usage =
     "  --thinking                V3.1: answers begin with their reasoning\n"
     "  --max-new N               most tokens of an answer (default 2048)\n"
     "  --context N               most tokens of the conversation (default: the model's, at most 16384)\n"
-    "  --temperature T           0 takes the likeliest token (default 0.6)\n"
+    "  --temperature T           0 takes the likeliest token (default: that of generation_config.json, else 0.6)\n"
     "  --top-p P, --top-k K, --min-p P, --repetition-penalty R\n"
-    "                            other limits on the choice (default: top-p 0.95)\n"
+    "                            other limits on the choice (default: generation_config.json, else top-p 0.95)\n"
     "  --seed S                  of the random choice (default 0); each answer has the next one\n"
     "  --drafts N                tokens that the MTP modules propose for each pass (default 0)\n"
     "  --compute C               exact (float32), bf16, or auto (default: bf16 where program and processor have AMX or\n"
@@ -122,9 +122,10 @@ class Chat {
                                                            dsv3::Index{1} << 24)})} {
     thinking_ = args.has("--thinking");
     request_.max_new_tokens = args.number<dsv3::Index>("--max-new", 2048, 1, 1 << 24);
-    request_.sampling.temperature = args.number("--temperature", 0.6, 0.0, 1e6);
-    request_.sampling.top_p = args.number("--top-p", 0.95, 0.0, 1.0);
-    request_.sampling.top_k = args.number<dsv3::Index>("--top-k", 0, 0, 1 << 24);
+    const auto defaults = dsv3::io::read_generation_config(args[0], config);
+    request_.sampling.temperature = args.number("--temperature", defaults.temperature.value_or(0.6), 0.0, 1e6);
+    request_.sampling.top_p = args.number("--top-p", defaults.top_p.value_or(0.95), 0.0, 1.0);
+    request_.sampling.top_k = args.number<dsv3::Index>("--top-k", defaults.top_k.value_or(0), 0, 1 << 24);
     request_.sampling.min_p = args.number("--min-p", 0.0, 0.0, 1.0);
     request_.sampling.repetition_penalty = args.number("--repetition-penalty", 1.0, 1e-3, 1e3);
     request_.sampling.seed = args.number<std::uint64_t>("--seed", 0, 0, ~std::uint64_t{0});

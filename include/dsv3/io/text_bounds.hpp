@@ -102,7 +102,8 @@ inline GenerationConfig read_generation_config(const std::filesystem::path& fold
   g.top_p = number("top_p", 1);
   if (fields.find("top_k") != nullptr) {
     g.top_k = fields.integer("top_k", 0);
-    fields.expect(*g.top_k >= 0, "top_k", "a number that is not negative");
+    fields.expect(*g.top_k >= -1, "top_k", "a number of tokens, or 0 or -1 for no limit");
+    g.top_k = std::max(*g.top_k, Index{0});
   }
   if (fields.contains("do_sample") && !fields.boolean("do_sample", true)) g.temperature = 0;
   return g;

@@ -34,6 +34,7 @@ template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiG
 void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
   using P = GatedProduct<W, MatrixView<float>, A>;
   const auto size = [](const P& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
+  constexpr Index most_share = Index{1} << 40;  // a group's share may be larger than any of its products
   auto scope = ctx.scratch();
   const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);
@@ -42,7 +43,7 @@ void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const Gat
     const auto& p = group[i];
     assert(p.x.cols() == weight_cols(p.gate) && p.x_up.cols() == weight_cols(p.up) && p.h.rows() == p.x.rows());
     assert(p.h.cols() == weight_rows(p.gate) && p.h.cols() == weight_rows(p.up));
-    scratch = std::max(scratch, p.x.rows() * std::min(size(p, p.h.cols()), p.h.cols()));
+    scratch = std::max(scratch, p.x.rows() * std::min(size(p, most_share), p.h.cols()));
     decoded = std::max({decoded, detail::decoded_size(p.x, p.gate), detail::decoded_size(p.x_up, p.up)});
     std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
   }
