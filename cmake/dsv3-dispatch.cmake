@@ -1,6 +1,7 @@
-# dsv3_dispatched(TARGET [HOST] FILE...): compiles each FILE once for every level of dsv3/simd/dispatch.hpp and links all of it into TARGET; with HOST
-# for the baseline and this machine's level alone, which takes less time and serves who builds for himself. Copies have TARGET's options, and the libraries that it has been linked with so far. In a FILE, DSV3_LEVEL is the name of its level: what it
-# defines belongs into namespace DSV3_LEVEL, so that copies do not meet. Processors other than x86-64 have the level `baseline` alone.
+# dsv3_dispatched(TARGET [HOST] FILE...): compiles each FILE once for every level of dsv3/simd/dispatch.hpp and links all of it into TARGET. With
+# HOST only the baseline and the level of this machine are compiled: in less time, for programs that stay here. Copies have TARGET's options,
+# and the libraries that it has been linked with so far. In a FILE, DSV3_LEVEL is the name of its level: what it defines belongs into namespace
+# DSV3_LEVEL, so that copies do not meet. Processors other than x86-64 have the level `baseline` alone.
 #
 # Of an inline function that several objects define under one name (templates of the standard library, of Eigen), the linker keeps the first.
 # TARGET's own objects come first, then the levels in ascending order. An object that calls such a function defines it too, so the copy that

@@ -6,6 +6,7 @@
 #include "dsv3/io/load.hpp"
 #include "dsv3/io/safetensors_writer.hpp"
 #include "gradients.hpp"
+#include "policy.hpp"
 
 namespace {
 
@@ -30,11 +31,6 @@ constexpr const char* usage =
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 
 constexpr Index chunk = 512;  // rows of a forward pass: bounds scratch memory, changes no result
-
-template <class P, dsv3::ScaleFormat Format>
-struct WithFp8Activations : P {
-  using Compute = dsv3::compute::Fp8Activations<Format>;
-};
 
 Matrix<int> read_ids(const std::string& path) {
   const auto file = dsv3::io::Safetensors::open(path);
@@ -144,15 +140,12 @@ int DSV3_MAIN(int argc, char** argv) {
     const std::string arithmetic = args.value("--compute").value_or("exact");
     if (arithmetic != "exact" && arithmetic != "fp8") throw cli::UsageError("--compute: expected exact or fp8, got '" + arithmetic + "'");
     const dsv3::Config config = dsv3::io::read_config(args[0]);
+    if (arithmetic == "fp8") return cli::with_fp8_policy(config, [&]<class P>(P) { run<P>(args); });
     dsv3::io::with_policy(config, [&]<class P>(P) {
       if (const auto out = args.value("--gradients"))
         cli::write_gradients<P>(args, read_ids(*args.value("--ids")), *out);
-      else if (arithmetic != "fp8")
-        run<P>(args);
-      else if (config.fp8_power_of_two_scales)  // as the checkpoint was trained (DeepSeek-V3.1)
-        run<WithFp8Activations<P, dsv3::ScaleFormat::power_of_two>>(args);
       else
-        run<WithFp8Activations<P, dsv3::ScaleFormat::float32>>(args);
+        run<P>(args);
     });
   });
 }

@@ -30,11 +30,6 @@ constexpr const char* usage =
     "  --help            prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 
-template <class P, dsv3::ScaleFormat Format>
-struct WithFp8Activations : P {
-  using Compute = dsv3::compute::Fp8Activations<Format>;
-};
-
 std::vector<int> read_ids(const std::string& folder, const std::filesystem::path& file, const dsv3::Config& config, Index limit) {
   std::vector<int> ids;
   if (file.extension() == ".bin") {
@@ -60,7 +55,7 @@ void measure(const cli::Args& args, const std::vector<int>& ids, Index context, 
   dsv3::Context ctx(executor);
   const std::span<const int> all(ids);
   const Index n = std::ssize(ids);
-  std::vector<std::uint8_t> counted(static_cast<std::size_t>(context), 0);
+  std::vector<std::uint8_t> counted;
   double sum = 0;
   Index targets = 0, windows = 0;
   const auto start = std::chrono::steady_clock::now();
@@ -115,12 +110,7 @@ int DSV3_MAIN(int argc, char** argv) {
     const auto ids = read_ids(args[0], args[1], config, limit);
     dsv3::require(ids.size() >= 2, args[1], ": expected at least 2 tokens, found ", ids.size());
     if (compute == "fp8")
-      dsv3::io::with_policy(config, [&]<class P>(P) {
-        if (config.fp8_power_of_two_scales)
-          measure<WithFp8Activations<P, dsv3::ScaleFormat::power_of_two>>(args, ids, context, stride);
-        else
-          measure<WithFp8Activations<P, dsv3::ScaleFormat::float32>>(args, ids, context, stride);
-      });
+      cli::with_fp8_policy(config, [&]<class P>(P) { measure<P>(args, ids, context, stride); });
     else
       cli::with_policy("dsv3-perplexity", config, compute == "bf16" ? cli::Compute::bf16 : cli::Compute::exact,
                        [&]<class P>(P) { measure<P>(args, ids, context, stride); });

@@ -200,7 +200,7 @@ class Conversion {
   template <class Sink>
   void write(const TensorSpec& spec, const Sink& sink) {
     const auto at = sources_.find(spec.name);
-    if (at == sources_.end()) {  // scales of a weight
+    if (at == sources_.end()) {  // scales of a weight, which the file has before all codes: they are found in a pass of their own
       const Source& s = sources_.at(spec.name.substr(0, spec.name.size() - std::string_view("_scale_inv").size()));
       if (s.as == Source::copied)
         sink(s.scales->data);
@@ -231,7 +231,7 @@ class Conversion {
   // Pages that have been read are given back, so that memory in use is that of one tensor.
   static void release(const Tensor& t) { dsv3::io::detail::advise(t.data, MADV_DONTNEED); }
 
-  /// Rows [begin, begin + n) of a source as float32, which must be finite.
+  /// Rows [begin, begin + n) of a source as float32 [n, cols], which must be finite. `begin` is a multiple of 128.
   Matrix<float> rows(const Source& s, Index begin, Index n) const {
     const Tensor& t = *s.tensor;
     const Index cols = t.shape.back();
@@ -245,10 +245,10 @@ class Conversion {
     } else {
       std::vector<float> scales(static_cast<std::size_t>(s.scales->elements()));
       dsv3::io::decode_floats(*s.scales, scales.data());
-      for (Index i = 0; i < n; ++i)
-        for (Index k = 0; k < cols; ++k)
-          y(i, k) = dsv3::codec::E4m3::decode(std::to_integer<std::uint8_t>(part.data[static_cast<std::size_t>(i * cols + k)])) *
-                    scales[static_cast<std::size_t>((begin + i) / block * s.scales->shape[1] + k / block)];
+      const Index stride = s.scales->shape[1];
+      const dsv3::Fp8Block<block, block>::View view{
+          reinterpret_cast<const std::uint8_t*>(part.data.data()), n, cols, cols, scales.data() + begin / block * stride, stride};
+      for (Index i = 0; i < n; ++i) dsv3::decode_row<dsv3::simd::DefaultArch>(view, i, y.row(i).data());
     }
     if (!y.allFinite())
       for (Index i = 0; i < y.size(); ++i)

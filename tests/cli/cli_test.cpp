@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "program.hpp"
 #include "support/checkpoint.hpp"
 
 using namespace test;
@@ -16,25 +17,7 @@ const std::string scratch = DSV3_SCRATCH "/";
 const std::string golden = DSV3_TEST_DATA "/golden/";
 const std::string shakespeare = DSV3_MODELS "/shakespeare";
 
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-/// Runs bin/dsv3-`command` in a shell.
-Result run(const std::string& command) {
-  const std::string out = scratch + "stdout", err = scratch + "stderr";
-  const int status = std::system((DSV3_BIN "/dsv3-" + command + " >'" + out + "' 2>'" + err + "'").c_str());
-  REQUIRE(WIFEXITED(status));
-  return {WEXITSTATUS(status), contents(out), contents(err)};
-}
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+ProgramResult run(const std::string& command) { return run_program(scratch, command); }
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include "dsv3/io/token_file.hpp"
 #include "dsv3/model/quantize.hpp"
+#include "program.hpp"
 #include "support/checkpoint.hpp"
 
 using namespace test;
@@ -17,26 +18,7 @@ namespace {
 
 const std::string scratch = DSV3_SCRATCH "/measure/", golden = DSV3_TEST_DATA "/golden/", shakespeare = DSV3_MODELS "/shakespeare";
 
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-/// Runs bin/dsv3-`command` in a shell.
-Result run(const std::string& command) {
-  std::filesystem::create_directories(scratch);
-  const std::string out = scratch + "stdout", err = scratch + "stderr";
-  const int status = std::system((DSV3_BIN "/dsv3-" + command + " >'" + out + "' 2>'" + err + "'").c_str());
-  REQUIRE(WIFEXITED(status));
-  return {WEXITSTATUS(status), contents(out), contents(err)};
-}
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+ProgramResult run(const std::string& command) { return run_program(scratch, command); }
 
 std::string fresh(const std::string& name) {
   std::filesystem::remove_all(scratch + name);

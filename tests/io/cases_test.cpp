@@ -80,6 +80,8 @@ TEST_CASE("end tokens and sampling of generation_config.json") {
     return io::read_generation_config(other.path(), model.config());
   };
   CHECK(read(R"({"eos_token_id": 7.0, "do_sample": false, "temperature": 0.3, "top_k": 20})").temperature == 0);
+  CHECK(read(R"({"top_k": 20})").top_k == 20);
+  CHECK(read(R"({"top_k": -1})").top_k == 0);  // no limit
   CHECK_FALSE(read(R"({"eos_token_id": null})").eos_token_id);
   CHECK(contains(error_of([&] { read(R"({"eos_token_id": [1, "x"]})"); }), "eos_token_id: expected ids of tokens below"));
   CHECK(contains(error_of([&] { read(R"({"eos_token_id": 100000000})"); }), "found 100000000"));

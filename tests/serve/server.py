@@ -15,7 +15,11 @@ class Server:
 
     def __init__(self, program, model, *options, env=None):
         self.process = subprocess.Popen(
-            [program, model, "--port", "0", "--threads", "1", "--compute", "exact", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+            [program, model, "--port", "0", "--threads", "1", "--compute", "exact", *options],  # the bits of an answer alone, on any machine
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
         )
         line = self.process.stdout.readline()
         found = re.match(r"serving (\S+) on http://127.0.0.1:(\d+)\n", line)

@@ -1,8 +1,8 @@
 // Floor 3. The engine of bf16 tiles that uses AVX512-BF16 dot products of pairs.
 //
-// A vector of sums has 16 rows of activations; weights are broadcast pair by pair. Where 8 rows or fewer are left, a vector takes 2, 4, 8
-// or 16 weight rows beside as many activations as fit: an expert with 3 rows takes a quarter of the products. Every sum is formed in one
-// order either way, pair after pair.
+// A vector of sums has 16 rows of activations, and weights are broadcast pair by pair. For a row tile of activations that is multiplied
+// alone it has 16 weight rows instead, and activations are broadcast: an expert with 3 rows pays for 3 products, not for 16. Every sum is
+// formed in one order either way, pair after pair.
 #pragma once
 
 #include <cstring>
@@ -14,8 +14,9 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 #ifdef DSV3_HAS_BF16_TILES
 
 /// Converts 128 columns of a unit's weights to pairs of columns of 16 rows: pair p of step s of row tile i lies at i * block * side +
-/// s * tile + p * depth. Columns stand in the order of codec::Bf16Group, as those of Packed do.
-template <ElementView V>
+/// s * tile + p * depth, each the two columns of row 0, of row 1 and so on. Columns stand in the order of codec::Bf16Group, as those of
+/// Packed.
+template <class Arch, ElementView V>
 class PairFiller {
  public:
   /// Columns from `column` on to `out`, and their scales. Rows and columns that the weights do not have become zeros.
@@ -76,7 +77,6 @@ class PairFiller {
     if constexpr (has_codes<V>) {
       return _mm512_maskz_loadu_epi16(n == depth ? ~__mmask32{0} : (__mmask32{1} << n) - 1, w.row(i) + k);
     } else {
-      using Arch = simd::DefaultArch;
       const auto row = row_of(w, i);
       const auto floats = [&](Index at) -> __m512 {
         return at + side <= w.cols ? row.template load<Arch>(at) : load_partial<Arch>(row, at, std::max(w.cols - at, Index{0}));
@@ -125,7 +125,7 @@ struct DotEngine {
     for (std::size_t u = 0; u < units.size(); ++u) {
       float* sums = scratch.sums.data() + static_cast<Index>(u) * apart;
       for (Index b = part.first; b < part.last; ++b) {
-        PairFiller<V>::fill(units[u], b * block, weights, scales);
+        PairFiller<Arch, V>::fill(units[u], b * block, weights, scales);
         const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
         each([&](Index t, bool pair) {
           const std::uint16_t* activations = x.at(part.begin + t, b * block);

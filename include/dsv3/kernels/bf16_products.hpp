@@ -100,19 +100,29 @@ std::span<const std::span<const P>> runs_of_one_x(Workspace::Scope& scope, std::
   return runs.first(n);
 }
 
-/// The x of every product as tiles; those of a run share them.
+/// A form of the x of every product, which those of a run share: make(x) in one go, then fill(x, form, i) for its pieces(form), in one
+/// parallel loop.
+template <class P, class Make, class Pieces, class Fill>
+auto form_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group, Make&& make, Pieces&& pieces, Fill&& fill) {
+  using Run = std::span<const P>;
+  using Form = decltype(make(group.front().x));
+  const auto runs = runs_of_one_x(scope, group);
+  const auto forms = scope.array<Form>(static_cast<Index>(group.size()));
+  const auto of = [&](const Run& r) { return forms.subspan(static_cast<std::size_t>(r.data() - group.data()), r.size()); };
+  for (const Run& r : runs) std::ranges::fill(of(r), make(r.front().x));
+  for_each_panel(
+      ctx, runs, [&](const Run& r) { return pieces(of(r).front()); }, [](const Run& r) { return r.front().x.size(); },
+      [](const Run&, Index) { return Index{1}; }, [&](const Run& r, Index piece, Index, int) { fill(r.front().x, of(r).front(), piece); });
+  return std::span<const Form>(forms);
+}
+
+/// The x of every product as tiles.
 template <class P>
 std::span<const bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
-  using Run = std::span<const P>;
-  const auto runs = runs_of_one_x(scope, group);
-  const auto packed = scope.array<bf16::Packed>(static_cast<Index>(group.size()));
-  const auto of = [&](const Run& r) { return packed.subspan(static_cast<std::size_t>(r.data() - group.data()), r.size()); };
-  for (const Run& r : runs) std::ranges::fill(of(r), bf16::Packed::right(scope, r.front().x.rows(), r.front().x.cols()));
-  for_each_panel(
-      ctx, runs, [&](const Run& r) { return of(r).front().row_tiles(); }, [](const Run& r) { return r.front().x.size(); },
-      [](const Run&, Index) { return Index{1}; },
-      [&](const Run& r, Index tile, Index, int) { bf16::pack_right(r.front().x, tile, of(r).front()); });
-  return packed;
+  return form_all(
+      ctx, scope, group, [&](ConstMatrixView<float> x) { return bf16::Packed::right(scope, x.rows(), x.cols()); },
+      [](const bf16::Packed& packed) { return packed.row_tiles(); },
+      [](ConstMatrixView<float> x, const bf16::Packed& packed, Index tile) { bf16::pack_right(x, tile, packed); });
 }
 
 /// Rows [begin, begin + count) of a product's weights times all of x, by one worker.
@@ -186,27 +196,30 @@ void with_engine(F&& f) {
 
 #endif
 
+/// Those products of the group for which which(product) holds, in `scope`.
+template <class P, class Which>
+std::span<P> those(Workspace::Scope& scope, std::span<const P> group, Which&& which) {
+  const auto some = scope.template array<P>(static_cast<Index>(group.size()));
+  std::size_t n = 0;
+  for (const P& p : group)
+    if (which(p)) std::construct_at(&some[n++], p);
+  return some.first(n);
+}
+
 /// Forms those products of the group that tiles can form, and gives the others, in `scope`.
 template <class Arch, class P>
 std::span<P> multiply_in_tiles([[maybe_unused]] Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
-  const auto rest = scope.template array<P>(static_cast<Index>(group.size()));
-  std::size_t others = 0;
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>) {
-    const auto fitting = scope.template array<P>(static_cast<Index>(group.size()));
-    std::size_t fit = 0;
-    for (const P& p : group)
-      Tiles<Arch, P>{p}.resolve([](const auto&) {}) ? std::construct_at(&fitting[fit++], p) : std::construct_at(&rest[others++], p);
-    const std::span<const P> in_tiles = fitting.first(fit);
-    if (fit > 0)
+    const auto fits = [](const P& p) { return Tiles<Arch, P>{p}.resolve([](const auto&) {}); };
+    if (const std::span<const P> in_tiles = those(scope, group, fits); !in_tiles.empty())
       with_engine([&]<class Engine>() {
         if (!multiply_slabs<Arch, Engine>(ctx, in_tiles)) multiply_packed<Arch, Engine>(ctx, in_tiles, pack_all(ctx, scope, in_tiles));
       });
-    return rest.first(others);
+    return those(scope, group, [&](const P& p) { return !fits(p); });
   }
 #endif
-  for (const P& p : group) std::construct_at(&rest[others++], p);
-  return rest;
+  return those(scope, group, [](const P&) { return true; });
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels::detail

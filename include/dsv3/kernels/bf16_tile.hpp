@@ -65,7 +65,7 @@ struct Left {
   Index stride, row = depth, step = tile;
 };
 
-/// 128 columns of a unit's weights as tiles: rows of the first are 0 to 15, of the second 16 to 31.
+/// 128 columns of a unit's weights as an engine wants them: the first row tile's, then the second's.
 struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 };
@@ -88,12 +88,13 @@ bool fill_scales(const V& w, Index column, float* scales) {
 }
 
 /// What a worker needs to multiply panels. Products and sums lie at the same place of their pages, so that loads of the one do not seem to
-/// depend on stores of the other.
+/// depend on stores of the other. AMX converts one step, multiplies another and adds a third at a time; dot products do one after the
+/// other.
 struct Scratch {
   alignas(4096) std::array<float, units_of_sums * most_row_tiles * 2 * sum_tile> sums;
   alignas(4096) std::array<float, 4 * sum_tile> products;
   std::array<Filled, 2> filled;
-  std::array<Scales, 3> scales;  // of the step that is converted, multiplied, added
+  std::array<Scales, 3> scales;
 };
 
 /// Row tiles [begin, end) of x, at most Engine::row_tiles, and blocks of columns [first, last).
@@ -101,11 +102,13 @@ struct Part {
   Index begin, end, first, last;
 };
 
-/// Engines. Session is held by a thread that uses one. row_tiles says beside how many row tiles of activations weights are read once.
-/// multiply(a, rows, b, b_stride, columns, steps, c) forms c = a b for one or two tiles of rows of a and of columns of b, `steps` tiles
-/// deep. multiply_part<Arch>(x, part, units, apart, scratch, finish) adds the products of a part of x and of the rows of all units to their
-/// sums, whose units are `apart` from one another: 0 if the part has all columns. Then, if it has the last ones, finish(unit, row tile,
-/// sums of the first, sums of the second) for each, sums [16 weight rows, 16 rows of x], which become zero again.
+// An engine is a type with
+// - Session, which a thread holds while it uses the engine;
+// - row_tiles, at most most_row_tiles: beside so many row tiles of activations weights are read once;
+// - multiply(a, rows, b, b_stride, columns, steps, c): c = a b for one or two tiles of rows of a and of columns of b, `steps` tiles deep;
+// - multiply_part<Arch>(x, part, units, apart, scratch, finish): adds the products of a part of x and of the rows of all units to their
+//   sums, whose units are `apart` from one another: 0 if the part has all columns. Then, if it has the last ones, finish(unit, row tile,
+//   sums of the first, sums of the second) for each, sums [16 weight rows, 16 rows of x], which become zero again.
 
 /// Makes a tile of sums zero.
 [[gnu::always_inline]] inline void clear(float* sum) {  // a call of memset would take longer

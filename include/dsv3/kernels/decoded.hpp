@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// W's rows [first, first + rows) as floats [rows, stride] in the order of tile_nt, before scales.
+/// The rows of w as floats [rows, stride] in the order of tile_nt, before scales.
 template <class Arch, ElementView W>
 struct Decoded {
   static constexpr float unit = group_of<W, Arch>::unit;

@@ -98,19 +98,18 @@ bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W, A>& p) {
 /// y = bf16(activation(bf16(x) gate^T, bf16(x) up^T)) down^T for every network of the group.
 template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
 void grouped_gated_ffn_bf16(Context& ctx, std::type_identity_t<std::span<const GatedNetwork<W, A>>> group) {
+  using Network = GatedNetwork<W, A>;
   auto scope = ctx.scratch();
-  const auto fitting = scope.array<GatedNetwork<W, A>>(static_cast<Index>(group.size()));
-  const auto rest = scope.array<GatedNetwork<W, A>>(static_cast<Index>(group.size()));
-  std::size_t fit = 0, others = 0;
-  for (const auto& p : group) std::construct_at(detail::fits_tiles_whole<Arch>(p) ? &fitting[fit++] : &rest[others++], p);
+  const auto fits = [](const Network& p) { return detail::fits_tiles_whole<Arch>(p); };
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>)
-    if (const std::span<const GatedNetwork<W, A>> in_tiles = fitting.first(fit); fit > 0)
+    if (const std::span<const Network> in_tiles = detail::those(scope, group, fits); !in_tiles.empty())
       detail::with_engine([&]<class Engine>() {
         if (!detail::networks_in_slabs<Arch, Engine>(ctx, in_tiles)) detail::networks_in_panels<Arch, Engine>(ctx, in_tiles);
       });
 #endif
-  if (others > 0) detail::networks_by_products<Arch, W, A>(ctx, rest.first(others));
+  const std::span<const Network> rest = detail::those(scope, group, [&](const Network& p) { return !fits(p); });
+  if (!rest.empty()) detail::networks_by_products<Arch, W, A>(ctx, rest);
 }
 
 }  // namespace dsv3::inline DSV3_ISA::kernels

@@ -32,7 +32,8 @@ inline constexpr int tallest_tile = 4;  // rows of x in a tile, at most
 // codes times rows of x, at most, where they are read again from cache.
 inline constexpr Index least_bytes = 1 << 18, least_bytes_nn = 1 << 16, cached_bytes = 1 << 19;
 
-inline constexpr Index decoded_floats = 1 << 16;  // of decoded rows: they stay in the second-level cache
+// Rows of x from which on it is faster to decode w once than for every tile, and floats that are decoded at a time: they stay in L2.
+inline constexpr Index decodes_from = 9, decoded_floats = 1 << 16;
 
 inline constexpr Index most_columns = 512, rows_nn = 16;  // of w: in a panel of linear_transposed, and of those at a time
 
@@ -107,10 +108,10 @@ void panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, fl
   }
 }
 
-/// Whether rows of x are so many that decoding once is worth a trip through the cache.
+/// Whether rows of w are decoded first: for many rows of x, unless they are floats already.
 template <WeightView W>
 bool decodes(ConstMatrixView<float> x, const W& w) {
-  return x.rows() > tallest_tile && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
+  return x.rows() >= decodes_from && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
 }
 
 /// Scratch memory that a worker needs to decode rows of w beside x.
@@ -130,14 +131,25 @@ void multiply_rows_nt(ConstMatrixView<float> x, const W& w, Index begin, Index c
   });
 }
 
+/// Rows of w that have so many bytes, in sixteens.
+template <WeightView W>
+Index rows_of_bytes(const W& w, Index bytes) {
+  const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
+  return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16;
+}
+
+/// Rows of w in a panel that is read once, if `share` would balance the workers.
+template <WeightView W>
+Index streamed_rows(const W& w, Index share) {
+  return std::max({Index{16}, share / 16 * 16, rows_of_bytes(w, least_bytes)});
+}
+
 /// Rows of w in a panel beside rows of x, if `share` would balance the workers.
 template <WeightView W>
 Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
-  const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
-  const auto rows = [&](Index bytes) { return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16; };
-  if (x.rows() <= tallest_tile) return std::max({Index{16}, share / 16 * 16, rows(least_bytes)});
+  if (x.rows() <= tallest_tile) return streamed_rows(w, share);
   if (decodes(x, w)) return std::max(Index{16}, std::min(share / 16 * 16, decoded_rows(x.cols())));
-  return std::max(Index{16}, rows(cached_bytes / x.rows()));
+  return std::max(Index{16}, rows_of_bytes(w, cached_bytes / x.rows()));
 }
 
 /// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few

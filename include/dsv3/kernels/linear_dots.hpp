@@ -1,13 +1,19 @@
 // Floor 3. Products of a few rows in bf16 by dot products along K, on processors with AVX512-BF16 and no AMX.
 //
 // A vector holds 32 neighbouring columns of one row: weights are decoded once for up to 8 rows of x and nothing is padded, so that one row
-// already runs at the rate of memory. Tiles (kernels/bf16_dots.hpp) are faster from about 8 rows on. The order of a sum is another than
+// already runs at the rate of memory. Tiles (kernels/bf16_dots.hpp) are faster from some dozen rows on. The order of a sum is another than
 // theirs, and the same for any number of rows.
 #pragma once
 
 #include "dsv3/kernels/bf16_products.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
+
+/// Whether few rows are multiplied so on this machine.
+template <class Arch>
+bool uses_dots() {
+  return has_bf16_tiles<Arch> && !amx::ready();
+}
 
 #ifdef DSV3_HAS_BF16_TILES
 
@@ -96,8 +102,8 @@ void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index
   });
 }
 
-/// Rows of x that are multiplied together, at most: where w is decoded, more than the first-level cache likes. And rows of w beside M of
-/// them, as many sums as registers hold.
+/// Rows of x in a tile, at most: 4 of them and their weights fit the first-level cache; 8 do not, but save decoding weights once more. And
+/// rows of w beside M rows of x: as many sums as registers hold, of which scaled weights need two for each.
 template <class Storage>
 inline constexpr int tallest_dots = Storage::scaled ? 8 : 4;
 template <int M, class Storage>
@@ -105,8 +111,8 @@ inline constexpr int dots_n = M <= 2 || !Storage::scaled ? 4
                               : M <= 4                   ? 2
                                                          : 1;
 
-/// All rows of x times all rows of w, of which a cache holds as many as several tiles of x need. Rows of a tile lie far apart, so that each
-/// is the head of a long stream that the processor recognizes as one.
+/// All rows of x times all rows of w. If x takes several tiles, w is cut so that a cache holds what they read again. Rows of w of a tile
+/// lie far apart, so that each is the head of a long stream that the processor recognizes as one.
 template <class Arch, ElementView W>
 void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
   using Storage = typename W::Storage;
@@ -131,34 +137,18 @@ void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
   }
 }
 
-/// Fills the woven rows of every product of the group; those that follow one another and have one x share them.
+/// The woven rows of every product of the group.
 template <class P>
 std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
-  const auto runs = runs_of_one_x(scope, group);
-  const auto woven = scope.array<WovenRows>(static_cast<Index>(group.size()));
-  for (const auto& run : runs)
-    std::ranges::fill(woven.subspan(static_cast<std::size_t>(run.data() - group.data()), run.size()),
-                      WovenRows::in(scope, run.front().x.rows(), run.front().x.cols()));
-  for_each_panel(
-      ctx, runs, [](const auto& run) { return run.front().x.rows(); }, [](const auto& run) { return run.front().x.size() * 4; },
-      [](const auto&, Index share) { return std::max(Index{1}, share); },
-      [&](const auto& run, Index begin, Index count, int) {
-        const WovenRows& rows = woven[static_cast<std::size_t>(run.data() - group.data())];
-        for (Index t = begin; t < begin + count; ++t) rows.fill(t, run.front().x.row_data(t), run.front().x.cols());
-      });
-  return woven;
-}
-
-/// Rows of w in a panel, if `share` would balance the workers.
-template <WeightView W>
-Index panel_of_dots(const W& w, Index share) {
-  const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
-  return std::max({Index{16}, share / 16 * 16, (least_bytes / std::max(in_row, Index{1}) + 15) / 16 * 16});
+  return form_all(
+      ctx, scope, group, [&](ConstMatrixView<float> x) { return WovenRows::in(scope, x.rows(), x.cols()); },
+      [](const WovenRows& woven) { return woven.rows; },
+      [](ConstMatrixView<float> x, const WovenRows& woven, Index t) { woven.fill(t, x.row_data(t), x.cols()); });
 }
 
 /// Rows [begin, begin + count) of w times all of x.
 template <class Arch, WeightView W>
-void multiply_dots(const WovenRows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
+void rows_by_dots(const WovenRows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
   visit_weight(w, [&]<class V>(const V& v) {
     if constexpr (fits_tiles<Arch, V> && has_codes<V>) panel_dots<Arch>(x, v.slice(begin, count), y, ldy);
   });
@@ -172,10 +162,10 @@ void multiply_dots(Context& ctx, std::span<const Product<W>> group) {
   for_each_panel(
       ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [](const Product<W>& p, Index share) { return panel_of_dots(p.w, share); },
+      [](const Product<W>& p, Index share) { return streamed_rows(p.w, share); },
       [&](const Product<W>& p, Index begin, Index count, int) {
         auto y = MatrixView<float>(p.y).columns(begin, count);
-        multiply_dots<Arch>(woven[static_cast<std::size_t>(&p - group.data())], p.w, begin, count, y.data(), y.outerStride());
+        rows_by_dots<Arch>(woven[static_cast<std::size_t>(&p - group.data())], p.w, begin, count, y.data(), y.outerStride());
       });
 }
 
@@ -190,21 +180,21 @@ void multiply_dots(Context& ctx, std::span<const GatedProduct<W, MatrixView<floa
   auto memory = scope.matrix<float>(ctx.workers(), columns);
   for_each_panel(
       ctx, group, [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; }, [](const P& p) { return 2 * p.x.size() * p.h.cols(); },
-      [](const P& p, Index share) { return panel_of_dots(p.gate, share); },
+      [](const P& p, Index share) { return streamed_rows(p.gate, share); },
       [&](const P& p, Index begin, Index count, int worker) {
         const auto& x = woven[static_cast<std::size_t>(&p - group.data())];
         auto h = MatrixView<float>(p.h).columns(begin, count);
         MatrixView<float> up(memory.row_data(worker), h.rows(), count);
-        multiply_dots<Arch>(x, p.gate, begin, count, h.data(), h.outerStride());
-        multiply_dots<Arch>(x, p.up, begin, count, up.data(), count);
+        rows_by_dots<Arch>(x, p.gate, begin, count, h.data(), h.outerStride());
+        rows_by_dots<Arch>(x, p.up, begin, count, up.data(), count);
         for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
       });
 }
 
-/// Whether dot products along K can form a product, and are the way of this machine.
+/// Whether dot products along K can form a product.
 template <class Arch, WeightView W>
 bool takes_dots(const W& w) {
-  return !amx::ready() && visit_weight(w, []<class V>(const V&) { return fits_tiles<Arch, V> && has_codes<V>; });
+  return visit_weight(w, []<class V>(const V&) { return fits_tiles<Arch, V> && has_codes<V>; });
 }
 template <class Arch, WeightView W>
 bool takes_dots(const Product<W>& p) {
@@ -219,20 +209,16 @@ bool takes_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
 
 #endif
 
-/// Forms those products of the group that dot products along K can form on this machine, and gives the others, in `scope`.
+/// Forms those products of the group that dot products along K can form, and gives the others, in `scope`: all where the machine does not
+/// use them.
 template <class Arch, class P>
 std::span<const P> multiply_in_dots([[maybe_unused]] Context& ctx, [[maybe_unused]] Workspace::Scope& scope, std::span<const P> group) {
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>) {
-    const auto those = [&](bool fitting) {
-      const auto some = scope.template array<P>(static_cast<Index>(group.size()));
-      std::size_t n = 0;
-      for (const P& p : group)
-        if (detail::takes_dots<Arch>(p) == fitting) std::construct_at(&some[n++], p);
-      return std::span<const P>(some.first(n));
-    };
-    if (const auto some = those(true); !some.empty()) detail::multiply_dots<Arch>(ctx, some);
-    return those(false);
+    if (!uses_dots<Arch>()) return group;
+    const auto takes = [](const P& p) { return detail::takes_dots<Arch>(p); };
+    if (const std::span<const P> some = detail::those(scope, group, takes); !some.empty()) detail::multiply_dots<Arch>(ctx, some);
+    return detail::those(scope, group, [&](const P& p) { return !takes(p); });
   }
 #endif
   return group;

@@ -168,7 +168,7 @@ class Model {
   }
   void multiply_head(Context& ctx, ConstMatrixView<float> x, MatrixView<float> logits) const {
     const kernels::Product<typename P::Storage::View> product{x, head(), logits};
-    multiply<P>(ctx, regime<typename P::Compute>(1, 1), {&product, 1});  // of one row: the same bits whatever the number of rows
+    multiply<P>(ctx, regime_of<P>(1, 1), {&product, 1});  // that of one row, so that bits do not depend on their number
   }
   void check_logits(ConstMatrixView<float> h, ConstMatrixView<float> logits) const {
     require(h.cols() == width(), "Model: expected hidden states of ", width(), " columns, got ", h.cols());

@@ -59,7 +59,7 @@ class GatedFfn {
   template <class Cache, Tape T>
   static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
     const auto expected = [&](std::size_t i) { return jobs[i].expected > 0 ? jobs[i].expected : rows.rows; };
-    const auto dots = [&](std::size_t i) { return regime<typename P::Compute>(rows.rows, expected(i)).dots; };
+    const auto dots = [&](std::size_t i) { return regime_of<P>(rows.rows, expected(i)).dots; };
     for (std::size_t begin = 0, end = 0; begin < jobs.size(); begin = end) {  // runs of one regime
       while (end < jobs.size() && dots(end) == dots(begin)) ++end;
       const auto run = jobs.subspan(begin, end - begin);
@@ -98,26 +98,27 @@ class GatedFfn {
   static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass, Index expected) {
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
-    const Regime how = regime<typename P::Compute>(pass.rows, expected);
+    const Regime how = regime_of<P>(pass.rows, expected);
     if constexpr (!prepares<typename P::Compute>)
       if (how.bf16 && !how.dots) {
         using Network = kernels::GatedNetwork<View, Activation>;
         const auto networks = scope.array<Network>(n);
         for (std::size_t i = 0; i < jobs.size(); ++i) {
-          const auto& [ffn, x, y, expert, average] = jobs[i];
-          std::construct_at(&networks[i],
-                            Network{x, ffn->gate_proj_.weight(), ffn->up_proj_.weight(), ffn->down_proj_.weight(), y, ffn->activation_});
+          const GatedFfn& ffn = *jobs[i].ffn;
+          std::construct_at(&networks[i], Network{jobs[i].x, ffn.gate_proj_.weight(), ffn.up_proj_.weight(), ffn.down_proj_.weight(),
+                                                  jobs[i].y, ffn.activation_});
         }
         return kernels::grouped_gated_ffn_bf16<typename P::Arch, View, Activation>(ctx, networks);
       }
     using Gated = kernels::GatedProduct<View, MatrixView<float>, Activation>;
     const auto inner = scope.array<Gated>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const auto& [ffn, x, y, expert, average] = jobs[i];
-      const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
+      const GatedFfn& ffn = *jobs[i].ffn;
+      const auto& x = jobs[i].x;
+      const View &gate = ffn.gate_proj_.weight(), &up = ffn.up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
       std::construct_at(&inner[i], Gated{input, is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), gate, up,
-                                         scope.matrix<float>(x.rows(), ffn->gate_proj_.out_features()), ffn->activation_});
+                                         scope.matrix<float>(x.rows(), ffn.gate_proj_.out_features()), ffn.activation_});
     }
     std::span<const Gated> rest = inner;
     if (how.dots) rest = kernels::multiply_in_dots<typename P::Arch>(ctx, scope, rest);
@@ -140,10 +141,11 @@ class GatedFfn {
     const auto n = static_cast<Index>(jobs.size());
     const auto inner = scope.array<Product>(2 * n), outer = scope.array<Product>(n);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const auto& [ffn, x, y, expert, average] = jobs[i];
-      const View &gate = ffn->gate_proj_.weight(), &up = ffn->up_proj_.weight();
+      const GatedFfn& ffn = *jobs[i].ffn;
+      const auto& x = jobs[i].x;
+      const View &gate = ffn.gate_proj_.weight(), &up = ffn.up_proj_.weight();
       const auto input = P::Compute::prepare(ctx, scope, x, gate);
-      const Index width = ffn->gate_proj_.out_features();
+      const Index width = ffn.gate_proj_.out_features();
       std::construct_at(&inner[2 * i], Product{input, gate, scope.matrix<float>(x.rows(), width)});
       std::construct_at(&inner[2 * i + 1], Product{is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), up,
                                                    scope.matrix<float>(x.rows(), width)});

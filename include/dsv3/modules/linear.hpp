@@ -11,6 +11,14 @@
 
 namespace dsv3::inline DSV3_ISA {
 
+/// The regime of products in a pass of `rows`, of which each has `expected` rows on average, on this machine.
+template <class P>
+Regime regime_of(Index rows, Index expected) {
+  Regime regime = dsv3::regime<typename P::Compute>(rows, expected);
+  regime.dots = regime.dots && kernels::uses_dots<typename P::Arch>();
+  return regime;
+}
+
 /// Products of prepared activations in one regime.
 template <class P>
 void multiply(Context& ctx, Regime regime, std::span<const kernels::Product<typename P::Storage::View>> group) {
@@ -27,7 +35,7 @@ void multiply(Context& ctx, const Pass& pass, Index expected, std::span<const ke
   if constexpr (requires { P::Compute::template multiply<typename P::Arch>(ctx, group); })
     P::Compute::template multiply<typename P::Arch>(ctx, group);
   else
-    multiply<P>(ctx, regime<typename P::Compute>(pass.rows, expected), group);
+    multiply<P>(ctx, regime_of<P>(pass.rows, expected), group);
 }
 
 /// W [out, in] in P::Storage, multiplied as P::Compute says.
