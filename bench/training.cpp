@@ -10,7 +10,7 @@
 #include "dsv3/model/count.hpp"
 #include "dsv3/model/init.hpp"
 #include "dsv3/model/presets.hpp"
-#include "dsv3/train/compute.hpp"
+#include "dsv3/train/fp8.hpp"
 #include "dsv3/train/shuffle.hpp"
 #include "dsv3/train/trainer.hpp"
 
@@ -21,8 +21,8 @@ constexpr const char* usage =
     "  --case small|moonlight   the embedded model's shape with its MTP module, 16 x 192 tokens (default), or the first two layers of "
     "Moonlight\n"
     "                           with a vocabulary of 8192, 1 x 1024 tokens (needs 13 GB)\n"
-    "  --compute exact|bf16     (default exact)\n"
-    "  --recompute everything|report|blocks   what the backward pass keeps (default everything)\n"
+    "  --compute exact|bf16|fp8 (default exact)\n"
+    "  --recompute everything|report|report-fp8|blocks   what the backward pass keeps (default everything)\n"
     "  --steps N                after the first (default 5); the median counts\n"
     "  --threads N              default: all processors\n"
     "  --json FILE              figures for bench/report.py\n";
@@ -64,9 +64,10 @@ void run(const cli::Args& args) {
   dsv3::Model<P> model(c);
   dsv3::init_normal(model, 1, 0.02);
   dsv3::train::TrainerOptions options;
-  options.keep = recompute == "report"   ? dsv3::train::keep::report
-                 : recompute == "blocks" ? dsv3::train::keep::blocks
-                                         : dsv3::train::keep::everything;
+  options.keep = recompute == "report"       ? dsv3::train::keep::report
+                 : recompute == "report-fp8" ? dsv3::train::keep::report_fp8
+                 : recompute == "blocks"     ? dsv3::train::keep::blocks
+                                             : dsv3::train::keep::everything;
   dsv3::train::Trainer<P> trainer(model, options);
   dsv3::Matrix<int> ids(samples, length);
   for (Index i = 0; i < ids.size(); ++i)
@@ -99,20 +100,21 @@ void run(const cli::Args& args) {
   rusage usage_now{};
   getrusage(RUSAGE_SELF, &usage_now);
   const double rss = static_cast<double>(usage_now.ru_maxrss) * 1024, needed = 16.0 * static_cast<double>(parameters);
-  const double kept = 4.0 * static_cast<double>(trainer.passes().tape().floats());
-  const bool bf16 = args.compute() == cli::Compute::bf16;
-  const double ceiling = bf16 && dot_peak > 0 ? dot_peak : peak;
+  const double kept = static_cast<double>(trainer.passes().tape().bytes());
+  const std::string compute = args.value("--compute").value_or("exact");
+  const bool dots = compute != "exact" && dot_peak > 0;
+  const double ceiling = dots ? dot_peak : peak;
   std::printf("%s, %s, %s, %d threads: step %.3f s (forward, head and backward %.3f, clipping and AdamW %.3f), %.0f tokens/s\n",
-              large ? "moonlight" : "small", bf16 ? "bf16" : "float32", recompute.c_str(), ctx.workers(), step, pass, step - pass,
-              static_cast<double>(ids.size()) / step);
+              large ? "moonlight" : "small", compute == "exact" ? "float32" : compute.c_str(), recompute.c_str(), ctx.workers(), step, pass,
+              step - pass, static_cast<double>(ids.size()) / step);
   std::printf("  %.1f GFLOP in products: %.0f GFLOP/s, %.0f%% of the %s peak of %.0f\n", flop * 1e-9, flop / pass * 1e-9,
-              100 * flop / pass / ceiling, bf16 && dot_peak > 0 ? "bf16 dot" : "FMA", ceiling * 1e-9);
+              100 * flop / pass / ceiling, dots ? "bf16 dot" : "FMA", ceiling * 1e-9);
   std::printf("  %.1f M parameters; weights, gradients, moments %.2f GB; kept for backward %.3f GB; largest resident set %.2f GB\n",
               static_cast<double>(parameters) * 1e-6, needed * 1e-9, kept * 1e-9, rss * 1e-9);
   if (const auto file = args.value("--json"))
     std::ofstream(*file) << nlohmann::json{
         {"case", large ? "moonlight" : "small"},
-        {"compute", bf16 ? "bf16" : "float32"},
+        {"compute", compute == "exact" ? "float32" : compute},
         {"recompute", recompute},
         {"threads", ctx.workers()},
         {"step", step},
@@ -130,9 +132,14 @@ void run(const cli::Args& args) {
 int main(int argc, char** argv) {
   return cli::run("dsv3-bench-training", usage, argc, argv, [&] {
     const cli::Args args(argc, argv, 0, {"--case", "--compute", "--recompute", "--steps", "--threads", "--json"}, {});
-    if (args.compute() == cli::Compute::bf16)
-      run<dsv3::train::FastTraining<>>(args);
-    else
+    const std::string compute = args.value("--compute").value_or("exact");
+    if (compute == "exact")
       run<dsv3::train::Training<>>(args);
+    else if (compute == "bf16")
+      run<dsv3::train::FastTraining<>>(args);
+    else if (compute == "fp8")
+      run<dsv3::train::Fp8Training<>>(args);
+    else
+      throw cli::UsageError("--compute: expected exact, bf16 or fp8, got '" + compute + "'");
   });
 }

@@ -1,4 +1,4 @@
-// Line plots as SVG files.
+// Line plots and heat maps as SVG files.
 #pragma once
 
 #include <algorithm>
@@ -58,6 +58,41 @@ inline std::string line_plot(const std::string& title, const std::string& x_name
     out += "\"/>\n";
     add("<text x=\"%g\" y=\"%g\" fill=\"%s\" text-anchor=\"end\">", width - right - 4, top + 14 + 15 * static_cast<double>(i), colour);
     out += curves[i].name + "</text>\n";
+  }
+  return out + "</svg>\n";
+}
+
+/// An SVG of values[row][column] in [low, high] as squares from white to blue, with the value in each.
+inline std::string heat_map(const std::string& title, const std::vector<std::string>& rows, const std::vector<std::string>& columns,
+                            const std::vector<std::vector<double>>& values, double low, double high) {
+  constexpr double left = 130, top = 60, square = 44, height = 26;
+  const double width = std::max(left + square * static_cast<double>(columns.size()) + 20, 560.0);
+  std::string out;
+  char text[256];
+  const auto add = [&](const char* format, auto... v) {
+    std::snprintf(text, sizeof text, format, v...);
+    out += text;
+  };
+  add("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" font-size=\"11\">\n", width,
+      top + height * static_cast<double>(rows.size()) + 20);
+  add("<rect width=\"%g\" height=\"100%%\" fill=\"white\"/>\n<text x=\"10\" y=\"20\" font-size=\"15\">", width);
+  out += title + "</text>\n";
+  for (std::size_t c = 0; c < columns.size(); ++c) {
+    add("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">", left + square * (static_cast<double>(c) + 0.5), top - 8);
+    out += columns[c] + "</text>\n";
+  }
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const double y = top + height * static_cast<double>(r);
+    add("<text x=\"%g\" y=\"%g\" text-anchor=\"end\">", left - 8, y + 17);
+    out += rows[r] + "</text>\n";
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      const double share = std::clamp((values[r][c] - low) / (high - low), 0.0, 1.0), x = left + square * static_cast<double>(c);
+      const auto shade = [&](double dark) { return static_cast<int>(255 - share * (255 - dark)); };
+      add("<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"rgb(%d,%d,%d)\"/>", x, y, square - 1, height - 1, shade(31),
+          shade(119), shade(180));
+      add("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"%s\">%.2f</text>\n", x + square / 2, y + 17,
+          share > 0.6 ? "white" : "black", values[r][c]);
+    }
   }
   return out + "</svg>\n";
 }

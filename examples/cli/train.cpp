@@ -9,8 +9,8 @@
 #include "dsv3/io/load.hpp"
 #include "dsv3/io/utf8_stream.hpp"
 #include "dsv3/model/init.hpp"
-#include "dsv3/train/compute.hpp"
 #include "dsv3/train/evaluate.hpp"
+#include "dsv3/train/fp8.hpp"
 #include "dsv3/train/schedule.hpp"
 #include "train_data.hpp"
 #include "train_folder.hpp"
@@ -38,9 +38,10 @@ constexpr const char* usage =
     "  --average X        keep a running average of the weights with this decay, and save that as the model\n"
     "  --isolate          documents, which end with the model's end token, do not see one another\n"
     "  --fim-rate X       share of documents that become fill-in-the-middle (default 0; the report has 0.1)\n"
-    "  --recompute R      everything | report | blocks: what the backward pass keeps (default everything)\n"
-    "  --compute C        exact (default: float32, the same bits for any number of threads and any cut into passes) or bf16\n"
-    "                     (products with operands rounded to bf16; weights and sums stay float32)\n"
+    "  --recompute R      everything | report | report-fp8 | blocks: what the backward pass keeps (default everything)\n"
+    "  --compute C        exact (default: float32, the same bits for any number of threads and any cut into passes), bf16\n"
+    "                     (products with operands rounded to bf16; weights and sums stay float32) or fp8 (the report's recipe:\n"
+    "                     operands in e4m3 with a scale for 1x128 or 128x128, moments of AdamW in bf16)\n"
     "  --save-every N     steps (default: at the end alone); --keep K of them stay (default 2)\n"
     "  --save-as T        float32 (default), bf16 or fp8; the state has the float32 weights in any case\n"
     "  --log-every N      steps between lines (default 10)\n"
@@ -74,7 +75,7 @@ struct Plan {
     out << "steps " << steps << "\ncontext " << context << "\nbatch-tokens " << batch_tokens << "\nrecipe " << (report ? "report" : "small")
         << "\nlr " << lr << "\nweight-decay " << weight_decay << "\nmtp-weight " << mtp_weight << "\nbalance-weight " << balance_weight
         << "\nbias-speed " << bias_speed << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed "
-        << seed << "\ncompute " << compute;
+        << seed << "\ncompute " << compute << (recompute.fp8 ? " with an fp8 cache" : "");
     for (const auto& file : data) out << "\ndata " << file;
     return out.str();
   }
@@ -126,18 +127,22 @@ Plan read_plan(const cli::Args& args, const dsv3::Config& config) {
   if (p.save_as != "float32" && p.save_as != "bf16" && p.save_as != "fp8")
     throw cli::UsageError("--save-as: expected float32, bf16 or fp8, got '" + p.save_as + "'");
   p.compute = args.value("--compute").value_or("exact");
+  if (p.compute != "exact" && p.compute != "bf16" && p.compute != "fp8")
+    throw cli::UsageError("--compute: expected exact, bf16 or fp8, got '" + p.compute + "'");
   const std::string recompute = args.value("--recompute").value_or("everything");
   if (recompute == "report")
     p.recompute = dsv3::train::keep::report;
+  else if (recompute == "report-fp8")
+    p.recompute = dsv3::train::keep::report_fp8;
   else if (recompute == "blocks")
     p.recompute = dsv3::train::keep::blocks;
   else if (recompute != "everything")
-    throw cli::UsageError("--recompute: expected everything, report or blocks, got '" + recompute + "'");
+    throw cli::UsageError("--recompute: expected everything, report, report-fp8 or blocks, got '" + recompute + "'");
   return p;
 }
 
 /// The model under training with everything that a run has.
-template <class Policy>
+template <class Policy, class Moments = dsv3::codec::Float32>
 class Run {
  public:
   Run(const cli::Args& args, const dsv3::Config& config, bool fresh)
@@ -363,7 +368,7 @@ class Run {
   dsv3::Model<Policy> model_;
   cli::TrainFolder folder_;
   bool resume_;
-  mutable std::optional<dsv3::train::Trainer<Policy>> trainer_;
+  mutable std::optional<dsv3::train::Trainer<Policy, Moments>> trainer_;
   std::optional<dsv3::io::Tokenizer> tokenizer_;
   std::filesystem::path tokenizer_file_;
   std::optional<cli::TrainData> data_;
@@ -402,10 +407,13 @@ int DSV3_MAIN(int argc, char** argv) {
       sigaction(signal, &action, nullptr);
     }
     dsv3::io::with_policy(config, [&]<class P>(P) {
-      if (args.compute() == cli::Compute::exact)
-        Run<dsv3::train::Training<P>>(args, config, fresh).run();
-      else
+      const auto compute = args.value("--compute").value_or("exact");
+      if (compute == "fp8")
+        Run<dsv3::train::Fp8Training<P>, dsv3::codec::BFloat16>(args, config, fresh).run();
+      else if (compute == "bf16")
         Run<dsv3::train::FastTraining<P>>(args, config, fresh).run();
+      else
+        Run<dsv3::train::Training<P>>(args, config, fresh).run();
     });
   });
 }

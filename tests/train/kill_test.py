@@ -44,6 +44,11 @@ done = run(whole)
 check(done.returncode == 0, done.stderr)
 length = time.monotonic() - start
 
+for compute, same in (("exact", True), ("fp8", False)):  # arithmetic is exact unless another is asked for
+    done = run(scratch / compute, "--compute", compute)
+    check(done.returncode == 0, done.stderr)
+    check((state(scratch / compute) == state(whole)) == same, "--compute", compute, "against none")
+
 out = scratch / "killed"
 killed = 0
 resume = []

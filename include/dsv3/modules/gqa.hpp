@@ -96,14 +96,14 @@ class Gqa {
   const Linear<P>& q_proj() const { return q_proj_; }
   const Linear<P>& k_proj() const { return k_proj_; }
   const Linear<P>& v_proj() const { return v_proj_; }
-  const Linear<P>& o_proj() const { return o_proj_; }
+  const Linear<AfterAttention<P>>& o_proj() const { return o_proj_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
     Linear<P>::for_each_tensor(self.q_proj_, prefix + "q_proj.", visit);
     Linear<P>::for_each_tensor(self.k_proj_, prefix + "k_proj.", visit);
     Linear<P>::for_each_tensor(self.v_proj_, prefix + "v_proj.", visit);
-    Linear<P>::for_each_tensor(self.o_proj_, prefix + "o_proj.", visit);
+    Linear<AfterAttention<P>>::for_each_tensor(self.o_proj_, prefix + "o_proj.", visit);
     if constexpr (HasTensors<Variant>) Variant::for_each_tensor(self.variant_, prefix, visit);
   }
 
@@ -132,7 +132,8 @@ class Gqa {
   Index heads_, key_heads_, nope_, head_, value_;
   rope::Rotation<typename P::RopePairing, typename P::RopeScaling> rotation_;
   float scale_;
-  Linear<P> q_proj_, k_proj_, v_proj_, o_proj_;
+  Linear<P> q_proj_, k_proj_, v_proj_;
+  Linear<AfterAttention<P>> o_proj_;
   [[no_unique_address]] Variant variant_;
 };
 

@@ -38,6 +38,38 @@ void multiply(Context& ctx, const Pass& pass, Index expected, std::span<const ke
     multiply<P>(ctx, regime_of<P>(pass.rows, expected), group);
 }
 
+namespace detail {
+template <class P, class C>
+struct WithCompute : P {
+  using Compute = C;
+};
+template <class P>
+struct PreciseOf {
+  using Type = P;
+};
+template <class P>
+requires requires { typename P::Compute::Precise; }
+struct PreciseOf<P> {
+  using Type = WithCompute<P, typename P::Compute::Precise>;
+};
+template <class P>
+struct AfterAttentionOf {
+  using Type = P;
+};
+template <class P>
+requires requires { typename P::Compute::AfterAttention; }
+struct AfterAttentionOf<P> {
+  using Type = WithCompute<P, typename P::Compute::AfterAttention>;
+};
+}  // namespace detail
+
+/// P with the arithmetic of the output head and of eh_proj: P::Compute::Precise, if there is one (spec T39).
+template <class P>
+using Precise = typename detail::PreciseOf<P>::Type;
+/// P with the arithmetic of the projection after attention: P::Compute::AfterAttention, if there is one (spec T42).
+template <class P>
+using AfterAttention = typename detail::AfterAttentionOf<P>::Type;
+
 /// W [out, in] in P::Storage, multiplied as P::Compute says.
 template <class P>
 class Linear {

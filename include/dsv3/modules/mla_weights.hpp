@@ -51,7 +51,7 @@ struct Weights {
     Linear<P>::for_each_tensor(self.kv_a_proj, prefix + "kv_a_proj_with_mqa.", visit);
     Norm::for_each_tensor(self.kv_a_norm, prefix + "kv_a_layernorm.", visit);
     Linear<P>::for_each_tensor(self.kv_b_proj, prefix + "kv_b_proj.", visit);
-    Linear<P>::for_each_tensor(self.o_proj, prefix + "o_proj.", visit);
+    Linear<AfterAttention<P>>::for_each_tensor(self.o_proj, prefix + "o_proj.", visit);
     if constexpr (HasTensors<Variant>) Variant::for_each_tensor(self.variant, prefix, visit);
   }
 
@@ -68,7 +68,7 @@ struct Weights {
   Linear<P> kv_a_proj;
   Norm kv_a_norm;
   Linear<P> kv_b_proj;
-  Linear<P> o_proj;
+  Linear<AfterAttention<P>> o_proj;
   [[no_unique_address]] Variant variant;
 };
 

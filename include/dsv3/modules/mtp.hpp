@@ -58,14 +58,14 @@ class Mtp {
   const Block& block() const { return block_; }
   const Norm& enorm() const { return enorm_; }
   const Norm& hnorm() const { return hnorm_; }
-  const Linear<P>& eh_proj() const { return eh_proj_; }
+  const Linear<Precise<P>>& eh_proj() const { return eh_proj_; }
   const Norm& head_norm() const { return head_norm_; }
 
   template <class Self, class Visit>
   static void for_each_tensor(Self& self, const std::string& prefix, Visit&& visit) {
     Norm::for_each_tensor(self.enorm_, prefix + "enorm.", visit);
     Norm::for_each_tensor(self.hnorm_, prefix + "hnorm.", visit);
-    Linear<P>::for_each_tensor(self.eh_proj_, prefix + "eh_proj.", visit);
+    Linear<Precise<P>>::for_each_tensor(self.eh_proj_, prefix + "eh_proj.", visit);
     Block::for_each_tensor(self.block_, prefix, visit);
     Ends::for_each_tensor(self.ends_, prefix, visit);
     Norm::for_each_tensor(self.head_norm_, prefix + "shared_head.norm.", visit);
@@ -73,7 +73,7 @@ class Mtp {
 
  private:
   Norm enorm_, hnorm_;
-  Linear<P> eh_proj_;
+  Linear<Precise<P>> eh_proj_;
   Block block_;
   Ends ends_;
   Norm head_norm_;

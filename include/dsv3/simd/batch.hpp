@@ -160,6 +160,16 @@ Floats<Arch> as_float(const Ints<Arch>& v) {
 #endif
 }
 
+/// The same 32 bits read as an integer.
+template <class Arch>
+Ints<Arch> as_int(const Floats<Arch>& v) {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::bitwise_cast<std::int32_t>(v);
+#else
+  return xsimd::bitwise_cast<Ints<Arch> >(v);
+#endif
+}
+
 template <class Arch>
 Floats<Arch> to_float(const Ints<Arch>& v) {
   return xsimd::to_float(v);

@@ -172,7 +172,7 @@ class Backpropagation {
       for (Index i = 0; i < rows; ++i)
         std::copy_n(view(depths_[static_cast<std::size_t>(target(i).depth)].states).row_data(target(i).row), hidden, x.row_data(i));
       const kernels::Product<typename P::Storage::View> product{x, w, logits};
-      multiply<P>(ctx, Pass{rows, 0}, rows, {&product, 1});
+      multiply<Precise<P>>(ctx, Pass{rows, 0}, rows, {&product, 1});
       ctx.parallel_for(rows, logits.size() * 24, [&](Index i, int) {
         loss[static_cast<std::size_t>(i)] = cross_entropy_backward<typename P::Arch>(logits.row_data(i), vocab, target(i).id,
                                                                                      weights[static_cast<std::size_t>(target(i).depth)]);
@@ -182,7 +182,7 @@ class Backpropagation {
         sum += loss[static_cast<std::size_t>(i)];
       }
       const std::array products{MultiplyAdd{as_is(logits), master(w), dx, true}, MultiplyAdd{transposed(logits), x, gradients.of(w)}};
-      multiply_add_all<P>(ctx, products);
+      multiply_add_all<Precise<P>>(ctx, products);
       for (Index i = 0; i < rows; ++i)
         std::copy_n(dx.row_data(i), hidden, view(depths_[static_cast<std::size_t>(target(i).depth)].dstates).row_data(target(i).row));
     }
@@ -202,7 +202,7 @@ class Backpropagation {
     const auto through = [&](const auto& block, MatrixView<float> stream) {  // and its balance loss, from the last layer to the first
       balance.loss = 0;
       if (tape_.kept().blocks) {
-        backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.layer(rows.layer), balanced ? &balance : nullptr}, block, stream);
+        backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.open(rows.layer), balanced ? &balance : nullptr}, block, stream);
       } else {
         Matrix<float> again = tape_.layer(rows.layer).hidden;
         const Rows<Layer, Tape> forward_rows{rows, rows.ids, rows.positions, rows.segments, &block_tape_};

@@ -7,16 +7,22 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
+/// Forward products as those of backward: y = x W^T with float32 weights.
+template <WeightView W>
+std::span<const MultiplyAdd> forward_products(Workspace::Scope& scope, std::span<const kernels::Product<W>> group) {
+  const auto products = scope.template array<MultiplyAdd>(std::ssize(group));
+  for (std::size_t i = 0; i < group.size(); ++i)
+    std::construct_at(&products[i], MultiplyAdd{as_is(group[i].x), master(group[i].w), group[i].y, true, true});
+  return products;
+}
+
 /// Float32 products of many rows: each element is summed over k in order (train/multiply_add.hpp). Faster for many rows than
 /// compute::Exact, which has the bits of decoding; a row's result depends on that row alone here too.
 struct Float32 : compute::Exact {
   template <class Arch, WeightView W>
   static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
     auto scope = ctx.scratch();
-    const auto products = scope.template array<MultiplyAdd>(std::ssize(group));
-    for (std::size_t i = 0; i < group.size(); ++i)
-      std::construct_at(&products[i], MultiplyAdd{as_is(group[i].x), master(group[i].w), group[i].y, true, true});
-    grouped_multiply_add<Arch>(ctx, products);
+    grouped_multiply_add<Arch>(ctx, forward_products(scope, group));
   }
 };
 
@@ -27,10 +33,7 @@ struct Bf16 : compute::Bf16Activations {
   template <class Arch, WeightView W>
   static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
     auto scope = ctx.scratch();
-    const auto products = scope.template array<train::MultiplyAdd>(std::ssize(group));
-    for (std::size_t i = 0; i < group.size(); ++i)
-      std::construct_at(&products[i], MultiplyAdd{as_is(group[i].x), master(group[i].w), group[i].y, true, true});
-    grouped_multiply_add_bf16<Arch>(ctx, products);
+    grouped_multiply_add_bf16<Arch>(ctx, forward_products(scope, group));
   }
   template <class Arch>
   static void multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {

@@ -58,7 +58,8 @@ ConstMatrixView<float> master(const W& w) {
   });
 }
 
-/// Products of a backward pass as P::Compute forms them: by a function of its own, or in float32.
+/// Products of a backward pass as P::Compute forms them: by a function of its own, or in float32. It may have functions of their own for
+/// input gradients and weight gradients too.
 template <class P>
 void multiply_add_all(Context& ctx, std::span<const MultiplyAdd> group) {
   if constexpr (requires { P::Compute::template multiply_add<typename P::Arch>(ctx, group); })
@@ -73,7 +74,10 @@ void input_gradients(Context& ctx, std::span<const InputGradient<typename P::Sto
   const auto products = scope.array<MultiplyAdd>(std::ssize(group));
   for (std::size_t i = 0; i < group.size(); ++i)
     std::construct_at(&products[i], MultiplyAdd{as_is(group[i].dy), master(group[i].w), group[i].dx, !group[i].add});
-  multiply_add_all<P>(ctx, products);
+  if constexpr (requires { P::Compute::template input_gradients<typename P::Arch>(ctx, std::span<const MultiplyAdd>(products)); })
+    P::Compute::template input_gradients<typename P::Arch>(ctx, std::span<const MultiplyAdd>(products));
+  else
+    multiply_add_all<P>(ctx, products);
 }
 template <class P>
 void weight_gradients(Context& ctx, std::span<const WeightGradient> group) {
@@ -81,7 +85,10 @@ void weight_gradients(Context& ctx, std::span<const WeightGradient> group) {
   const auto products = scope.array<MultiplyAdd>(std::ssize(group));
   for (std::size_t i = 0; i < group.size(); ++i)
     std::construct_at(&products[i], MultiplyAdd{transposed(group[i].dy), group[i].x, group[i].dw, false});
-  multiply_add_all<P>(ctx, products);
+  if constexpr (requires { P::Compute::template weight_gradients<typename P::Arch>(ctx, std::span<const MultiplyAdd>(products)); })
+    P::Compute::template weight_gradients<typename P::Arch>(ctx, std::span<const MultiplyAdd>(products));
+  else
+    multiply_add_all<P>(ctx, products);
 }
 
 /// dx = dy W, or += with `add`.

@@ -2,6 +2,9 @@
 //
 // Every element of C is c = fma(a[m, k], b[k, n], c) for k = 0, 1, ... in this order, whatever the tiles and however many threads there
 // are. So sums over the rows of a batch have the same bits if the batch comes in several parts that keep its order.
+//
+// Operands may be codes with scales for each 128 terms of the sum. Then such a block is summed on its own, and enters as
+// c = fma(sum, scale of a * scale of b, c): accumulation in float32 per 128 terms (section 3.3.2).
 #pragma once
 
 #include <algorithm>
@@ -27,9 +30,25 @@ struct MultiplyAdd {
   ConstMatrixView<float> b;
   MatrixView<float> c;
   bool overwrite = false, transpose_b = false;
+  ConstMatrixView<float> a_scales = {}, b_scales = {};  ///< [ceil(depth / 128), rows] and [ceil(depth / 128), columns], or none
+  int a_min_exponent = -6, b_min_exponent = -6;         ///< of the codes' format, for accumulators that see its subnormals
 
+  bool scaled() const { return b_scales.rows() > 0; }
   Index depth() const { return transpose_b ? b.cols() : b.rows(); }
   Index columns() const { return transpose_b ? b.rows() : b.cols(); }
+
+  /// The part with `rows` rows from m on and `count` columns from n on.
+  MultiplyAdd part(Index m, Index rows, Index n, Index count) const {
+    return {{a.data + m * a.row, a.row, a.col},
+            transpose_b ? b.slice(n, count) : b.columns(n, count),
+            c.slice(m, rows).columns(n, count),
+            overwrite,
+            transpose_b,
+            scaled() ? a_scales.columns(m, rows) : a_scales,
+            scaled() ? b_scales.columns(n, count) : b_scales,
+            a_min_exponent,
+            b_min_exponent};
+  }
 };
 
 namespace detail {
@@ -42,18 +61,29 @@ template <class Arch>
 inline constexpr Index add_columns = simd::width<Arch>* add_vectors<Arch>;
 inline constexpr Index add_depth = 128;  // rows of B that stay in the first cache beside a tile's columns
 
+/// Scales of a block of the sum: of A's rows and of B's columns. None: the sum goes on from what C has.
+struct BlockScales {
+  const float *a = nullptr, *b = nullptr;
+
+  BlockScales at(Index m, Index n) const { return a != nullptr ? BlockScales{a + m, b + n} : BlockScales{}; }
+};
+inline BlockScales block_scales(const MultiplyAdd& p, Index k) {
+  return p.scaled() ? BlockScales{p.a_scales.row_data(k / add_depth), p.b_scales.row_data(k / add_depth)} : BlockScales{};
+}
+
 /// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and `add_vectors` vectors, of which only `columns` columns exist.
 template <class Arch, int M>
-void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite) {
+void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite,
+              const BlockScales& scales) {
   using Floats = simd::Floats<Arch>;
   constexpr int V = add_vectors<Arch>;
   constexpr Index width = simd::width<Arch>;
+  const bool fresh = overwrite || scales.a != nullptr;
   if (columns == add_columns<Arch>) {
     Floats sum[M][V];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-        sum[m][v] = overwrite ? Floats(0.0f) : simd::load<Arch>(c + m * ldc + v * width);
-      });
+      simd::unroll<V>([&](auto v)
+                          __attribute__((always_inline)) { sum[m][v] = fresh ? Floats(0.0f) : simd::load<Arch>(c + m * ldc + v * width); });
     });
     const float* from[M];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) { from[m] = a.data + m * a.row; });
@@ -66,7 +96,13 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
       });
     }
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      simd::unroll<V>([&](auto v) __attribute__((always_inline)) { sum[m][v].store_unaligned(c + m * ldc + v * width); });
+      simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
+        float* to = c + m * ldc + v * width;
+        if (scales.a != nullptr)
+          sum[m][v] = simd::fma<Arch>(sum[m][v], Floats(scales.a[m]) * simd::load<Arch>(scales.b + v * width),
+                                      overwrite ? Floats(0.0f) : simd::load<Arch>(to));
+        sum[m][v].store_unaligned(to);
+      });
     });
     return;
   }
@@ -74,26 +110,35 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
     const Index count = std::min(width, columns - n);
     Floats sum[M];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      sum[m] = overwrite ? Floats(0.0f) : simd::load_partial<Arch>(c + m * ldc + n, count);
+      sum[m] = fresh ? Floats(0.0f) : simd::load_partial<Arch>(c + m * ldc + n, count);
     });
     for (Index k = 0; k < depth; ++k) {
       const Floats bk = count == width ? simd::load<Arch>(b + k * ldb + n) : simd::load_partial<Arch>(b + k * ldb + n, count);
       simd::unroll<M>([&](auto m)
                           __attribute__((always_inline)) { sum[m] = simd::fma<Arch>(Floats(a.data[m * a.row + k * a.col]), bk, sum[m]); });
     }
-    simd::unroll<M>([&](auto m) __attribute__((always_inline)) { simd::store_partial<Arch>(c + m * ldc + n, sum[m], count); });
+    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
+      float* to = c + m * ldc + n;
+      if (scales.a != nullptr)
+        sum[m] = simd::fma<Arch>(sum[m], Floats(scales.a[m]) * simd::load_partial<Arch>(scales.b + n, count),
+                                 overwrite ? Floats(0.0f) : simd::load_partial<Arch>(to, count));
+      simd::store_partial<Arch>(to, sum[m], count);
+    });
   }
 }
 
-/// All rows of C in [begin, end), `columns` <= add_columns of them.
+/// `rows` rows of C, `columns` <= add_columns of them.
 template <class Arch>
-void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns, bool overwrite) {
-  const auto at = [&](Index m) { return Strided{a.data + m * a.row, a.row, a.col}; };
+void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns, bool overwrite,
+              const BlockScales& scales) {
   Index m = 0;
-  constexpr int tall = add_rows<Arch>;
-  for (; m + tall <= rows; m += tall) tile_add<Arch, tall>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
-  for (; m + 2 <= rows; m += 2) tile_add<Arch, 2>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
-  for (; m < rows; ++m) tile_add<Arch, 1>(at(m), b, ldb, depth, c + m * ldc, ldc, columns, overwrite);
+  const auto tile = [&]<int M>(std::integral_constant<int, M>) {
+    tile_add<Arch, M>({a.data + m * a.row, a.row, a.col}, b, ldb, depth, c + m * ldc, ldc, columns, overwrite, scales.at(m, 0));
+    m += M;
+  };
+  while (m + add_rows<Arch> <= rows) tile(std::integral_constant<int, add_rows<Arch>>{});
+  while (m + 2 <= rows) tile(std::integral_constant<int, 2>{});
+  while (m < rows) tile(std::integral_constant<int, 1>{});
 }
 
 /// to[k, n] = b[n, k], in rows of add_columns.
@@ -135,7 +180,7 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
         b = scratch, ldb = add_columns<Arch>;
       }
       rows_add<Arch>({p.a.data + k * p.a.col, p.a.row, p.a.col}, b, ldb, deep, p.c.row_data(0) + n, p.c.outerStride(), rows, count,
-                     p.overwrite && k == 0);
+                     p.overwrite && k == 0, block_scales(p, k).at(0, n));
     }
   }
 }
@@ -170,12 +215,7 @@ void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
     const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
     const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
     const Index rows = std::min(most_rows(p), p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
-    multiply_add<Arch>({{p.a.data + m * p.a.row, p.a.row, p.a.col},
-                        p.transpose_b ? p.b.slice(n, count) : p.b.columns(n, count),
-                        p.c.slice(m, rows).columns(n, count),
-                        p.overwrite,
-                        p.transpose_b},
-                       scratch.row_data(worker));
+    multiply_add<Arch>(p.part(m, rows, n, count), scratch.row_data(worker));
   });
 }
 

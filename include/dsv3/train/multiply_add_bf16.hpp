@@ -19,7 +19,7 @@ inline constexpr bool has_bf16_pairs =
     false;
 #endif
 
-inline constexpr Index pair_depth = 128, pair_rows = 384, pair_columns = 64;  // of blocks: 96 KiB of A, 16 KiB of B
+inline constexpr Index pair_depth = add_depth, pair_rows = 384, pair_columns = 64;  // of blocks: 96 KiB of A, 16 KiB of B
 
 #ifdef __AVX512BF16__
 
@@ -67,13 +67,14 @@ inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std
 /// c[m][n] (+)= sum over `pairs` of a[m][k] b[k][n] for M rows and V vectors of columns, of which `columns` exist.
 template <int M, int V>
 void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns,
-                bool overwrite) {
+                bool overwrite, const BlockScales& scales) {
+  const bool fresh = overwrite || scales.a != nullptr;
   __m512 sum[M][V];
   __mmask16 lanes[V];
   simd::unroll<V>([&](auto v) __attribute__((always_inline)) { lanes[v] = first_lanes(columns - 16 * v); });
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
     simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-      sum[m][v] = overwrite ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], c + m * ldc + 16 * v);
+      sum[m][v] = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], c + m * ldc + 16 * v);
     });
   });
   for (Index k = 0; k < pairs; ++k, a += a_pair, b += pair_columns) {
@@ -87,17 +88,24 @@ void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::ui
     });
   }
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    simd::unroll<V>([&](auto v) __attribute__((always_inline)) { _mm512_mask_storeu_ps(c + m * ldc + 16 * v, lanes[v], sum[m][v]); });
+    simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
+      float* to = c + m * ldc + 16 * v;
+      if (scales.a != nullptr)
+        sum[m][v] =
+            _mm512_fmadd_ps(sum[m][v], _mm512_mul_ps(_mm512_set1_ps(scales.a[m]), _mm512_maskz_loadu_ps(lanes[v], scales.b + 16 * v)),
+                            overwrite ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], to));
+      _mm512_mask_storeu_ps(to, lanes[v], sum[m][v]);
+    });
   });
 }
 
 /// Rows [0, rows) of c in tiles of 6 rows, the last of as many as are left.
 template <int V>
 void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index rows,
-                Index columns, bool overwrite) {
+                Index columns, bool overwrite, const BlockScales& scales) {
   Index m = 0;
   const auto tile = [&]<int M>(std::integral_constant<int, M>) {
-    tile_pairs<M, V>(a + m * a_row, a_row, a_pair, b, pairs, c + m * ldc, ldc, columns, overwrite);
+    tile_pairs<M, V>(a + m * a_row, a_row, a_pair, b, pairs, c + m * ldc, ldc, columns, overwrite, scales.at(m, 0));
     m += M;
   };
   while (m + 6 <= rows) tile(std::integral_constant<int, 6>{});
@@ -130,7 +138,7 @@ inline void multiply_add_pairs(const MultiplyAdd& p, std::uint32_t* scratch) {
         pack_across(p.b.row_data(k) + n, p.b.outerStride(), deep, count, packed_b, pair_columns);
       const auto run = [&]<int V>(std::integral_constant<int, V>, Index from) {
         rows_pairs<V>(packed_a, a_row, a_pair, packed_b + from, pairs, p.c.row_data(0) + n + from, p.c.outerStride(), rows, count - from,
-                      p.overwrite && k == 0);
+                      p.overwrite && k == 0, block_scales(p, k).at(0, n + from));
       };
       if (count > 32)
         run(std::integral_constant<int, 4>{}, 0);
@@ -148,7 +156,8 @@ inline void multiply_add_pairs(const MultiplyAdd& p, std::uint32_t* scratch) {
 
 }  // namespace detail
 
-/// Every product of the group with operands rounded to bf16, in one parallel loop.
+/// Every product of the group with operands rounded to bf16, in one parallel loop. Codes of 8-bit floats are bf16 numbers: nothing of them
+/// is lost.
 template <class Arch = simd::DefaultArch>
 void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group) {
   if constexpr (!detail::has_bf16_pairs<Arch>) {
@@ -177,12 +186,7 @@ void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group)
       const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
       const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
       const Index rows = std::min(pair_rows, p.c.rows() - m), count = std::min(most_columns, p.c.cols() - n);
-      multiply_add_pairs({{p.a.data + m * p.a.row, p.a.row, p.a.col},
-                          p.transpose_b ? p.b.slice(n, count) : p.b.columns(n, count),
-                          p.c.slice(m, rows).columns(n, count),
-                          p.overwrite,
-                          p.transpose_b},
-                         scratch.row_data(worker));
+      multiply_add_pairs(p.part(m, rows, n, count), scratch.row_data(worker));
     });
 #endif
   }

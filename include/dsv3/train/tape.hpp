@@ -6,6 +6,7 @@
 #include <deque>
 
 #include "dsv3/modules/rows.hpp"
+#include "dsv3/train/packed_rows.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
@@ -34,6 +35,7 @@ struct Keep {
   bool blocks = true;   ///< what parts of a block compute; without it blocks run again
   bool norms = true;    ///< of these, results of norms
   bool queries = true;  ///< and queries, which an up-projection gives
+  bool fp8 = false;     ///< inputs of SwiGLU as e4m3, attention's result as E5M6 (section 3.3.3): not the bits of what forward had
 
   bool operator==(const Keep&) const = default;
 };
@@ -42,9 +44,19 @@ namespace keep {
 inline constexpr Keep everything{};
 /// The report's choice (section 3.2.3): RMSNorm, the up-projections of MLA and SwiGLU are computed again.
 inline constexpr Keep report{true, false, false};
+/// The same, with what the report keeps in 8 and 12 bits so kept.
+inline constexpr Keep report_fp8{true, false, false, true};
 /// The residual stream before each block; blocks run again.
 inline constexpr Keep blocks{false, false, false};
 }  // namespace keep
+
+/// What of a layer is kept in few bits.
+struct PackedRecord {
+  PackedRows<quant::Tiles<codec::E5m6, quant::Shape::along, ScaleFormat::power_of_two>> heads;
+  PackedRows<quant::Tiles<codec::E4m3, quant::Shape::along>> gate, up, expert_gate, expert_up;
+
+  Index bytes() const { return heads.bytes() + gate.bytes() + up.bytes() + expert_gate.bytes() + expert_up.bytes(); }
+};
 
 /// Keeps in records, layer by layer, what it was told to. Records keep their memory from pass to pass.
 class Tape {
@@ -53,14 +65,25 @@ class Tape {
   explicit Tape(const Keep& keep = {}, bool one_layer = false) : keep_(keep), one_layer_(one_layer) {}
 
   const Keep& kept() const { return keep_; }
-  LayerRecord& layer(Index i) {
-    if (one_layer_) i = 0;
-    while (std::ssize(layers_) <= i) layers_.emplace_back();
-    return layers_[static_cast<std::size_t>(i)];
+  LayerRecord& layer(Index i) { return at(i).record; }
+
+  /// The record of a layer with all that was kept as floats, until another one is opened.
+  LayerRecord& open(Index i) {
+    Layer& layer = at(i);
+    if (packs() && opened_ != &layer) {
+      if (opened_ != nullptr) lend(opened_->record);
+      lend(layer.record);
+      opened_ = &layer;
+      layer.packed.heads.load(layer.record.heads);
+      layer.packed.gate.load(layer.record.gate), layer.packed.up.load(layer.record.up);
+      layer.packed.expert_gate.load(layer.record.expert_gate), layer.packed.expert_up.load(layer.record.expert_up);
+    }
+    return layer.record;
   }
-  Index floats() const {
+
+  Index bytes() const {
     Index n = 0;
-    for (const LayerRecord& layer : layers_) n += layer.floats();
+    for (const Layer& layer : layers_) n += 4 * layer.record.floats() + layer.packed.bytes();
     return n;
   }
 
@@ -80,31 +103,68 @@ class Tape {
   void record(point::Query, Index i, Values v) { set(keep_.blocks && keep_.queries, layer(i).query, v); }
   void record(point::CachedLatent, Index i, Values v) { set(keep_.blocks && keep_.norms, layer(i).cached, v); }
   void record(point::LogSumExp, Index i, Values v) { set(keep_.blocks, layer(i).log_sum_exp, v); }
-  void record(point::HeadsOutput, Index i, Values v) { set(keep_.blocks, layer(i).heads, v); }
+  void record(point::HeadsOutput, Index i, Values v) {
+    if (!packs()) return set(keep_.blocks, layer(i).heads, v);
+    close();
+    at(i).packed.heads.resize(v.rows(), v.cols());
+    at(i).packed.heads.store(0, v);
+  }
   void record(point::Keys, Index i, Values v) { set(keep_.blocks, layer(i).keys, v); }
   void record(point::Values, Index i, Values v) { set(keep_.blocks, layer(i).values, v); }
   void record(point::RouterLogits, Index i, Values v) { set(keep_.blocks, layer(i).router_logits, v); }
   void record(point::Gates, Index i, Values v) { set(keep_.blocks, layer(i).gates, v); }
-  void record(const point::FfnGate& p, Index i, Values v) { store(p.expert, layer(i).gate, layer(i).expert_gate, layer(i), v, false); }
-  void record(const point::FfnUp& p, Index i, Values v) { store(p.expert, layer(i).up, layer(i).expert_up, layer(i), v, true); }
+  void record(const point::FfnGate& p, Index i, Values v) {
+    store(p.expert, &LayerRecord::gate, &LayerRecord::expert_gate, &PackedRecord::gate, &PackedRecord::expert_gate, at(i), v, false);
+  }
+  void record(const point::FfnUp& p, Index i, Values v) {
+    store(p.expert, &LayerRecord::up, &LayerRecord::expert_up, &PackedRecord::up, &PackedRecord::expert_up, at(i), v, true);
+  }
 
  private:
+  struct Layer {
+    LayerRecord record;
+    PackedRecord packed;
+  };
+
+  Layer& at(Index i) {
+    if (one_layer_) i = 0;
+    while (std::ssize(layers_) <= i) layers_.emplace_back();
+    return layers_[static_cast<std::size_t>(i)];
+  }
+  bool packs() const { return keep_.fp8 && keep_.blocks; }
   static void set(bool wanted, Matrix<float>& to, Values v) {
     if (wanted) to = v;
   }
   // Networks of experts come in the order of their rows.
-  void store(Index expert, Matrix<float>& alone, Matrix<float>& sorted, const LayerRecord& layer, Values v, bool last) {
+  template <class Packed>
+  void store(Index expert, Matrix<float> LayerRecord::*alone, Matrix<float> LayerRecord::*sorted, Packed packed_alone, Packed packed_sorted,
+             Layer& layer, Values v, bool last) {
     if (!keep_.blocks) return;
-    if (expert < 0) {
-      alone = v;
-      return;
+    const Index all = expert < 0 ? v.rows() : layer.record.experts.size(), begin = expert < 0 ? 0 : rows_;
+    if (packs()) {
+      auto& to = layer.packed.*(expert < 0 ? packed_alone : packed_sorted);
+      if (begin == 0) to.resize(all, v.cols());
+      to.store(begin, v);
+    } else {
+      Matrix<float>& to = layer.record.*(expert < 0 ? alone : sorted);
+      to.resize(all, v.cols());
+      to.middleRows(begin, v.rows()) = v;
     }
-    sorted.resize(layer.experts.size(), v.cols());
-    sorted.middleRows(rows_, v.rows()) = v;
-    if (last) rows_ += v.rows();
+    if (last && expert >= 0) rows_ += v.rows();
+  }
+  // The floats of one layer at a time take turns in one place.
+  void lend(LayerRecord& record) {
+    for (auto m : {&LayerRecord::heads, &LayerRecord::gate, &LayerRecord::up, &LayerRecord::expert_gate, &LayerRecord::expert_up})
+      (record.*m).swap(spare_.*m);
+  }
+  void close() {
+    if (opened_ != nullptr) lend(opened_->record);
+    opened_ = nullptr;
   }
 
-  std::deque<LayerRecord> layers_;
+  std::deque<Layer> layers_;
+  LayerRecord spare_;
+  Layer* opened_ = nullptr;
   Index rows_ = 0;
   Keep keep_;
   bool one_layer_;
