@@ -65,7 +65,7 @@ inline std::string line_plot(const std::string& title, const std::string& x_name
 /// An SVG of values[row][column] in [low, high] as squares from white to blue, with the value in each.
 inline std::string heat_map(const std::string& title, const std::vector<std::string>& rows, const std::vector<std::string>& columns,
                             const std::vector<std::vector<double>>& values, double low, double high) {
-  constexpr double left = 130, top = 60, square = 44, height = 26;
+  constexpr double left = 180, top = 60, square = 44, height = 26;
   const double width = std::max(left + square * static_cast<double>(columns.size()) + 20, 560.0);
   std::string out;
   char text[256];

@@ -91,7 +91,7 @@ class Recaller {
 
 inline void context(const Setting& s) {
   const Index base = s.brief ? 16 : 64, samples = s.brief ? 4 : 24;
-  const Index steps = s.brief ? 5 : 1500, longer = s.brief ? 2 : 200;
+  const Index steps = s.brief ? 5 : 1000, longer = s.brief ? 2 : 60;
   std::vector<Index> lengths;
   for (Index n = base; n <= 16 * base; n *= 2) lengths.push_back(n);
   std::vector<double> depths;
@@ -135,8 +135,8 @@ inline void context(const Setting& s) {
     other.learn_from(third);
     measure(name, other, false);
   };
-  without("the same, softmax without m^2", [](auto& y) { y.mscale = y.mscale_all_dim = 0, y.mscale = 0; });
-  without("the same, mscale 0.5 of cos and sin", [](auto& y) { y.mscale = 0.5; });
+  without("the same, no m^2 in the softmax, m in cos and sin", [](auto& y) { y.mscale = y.mscale_all_dim = 0; });
+  without("the same, m^2 in the softmax, m in cos and sin too", [](auto& y) { y.mscale = 2; });
   without("the same, no YaRN", [](auto& y) { y.factor = 1; });
   s.results.write(table);
   s.results.plot(cli::heat_map("Needles found by length of the text and depth of the needle", map_rows, map_columns, map, 0, 1));

@@ -98,14 +98,14 @@ inline void accumulation(const Setting& s) {
         const Errors e(y.cast<double>(), exact);
         table.rows.push_back(
             {from.name, k, kinds[i].name, 100 * e.largest_of_rms, 100 * e.largest_of_largest, 100 * e.frobenius, 100 * e.toward_zero});
-        if (&from == &distributions[1]) {
-          if (curves.size() <= i) curves.push_back({kinds[i].name, {}});
-          curves[i].points.emplace_back(std::log2(static_cast<double>(k)), std::log10(100 * e.largest_of_rms + 1e-6));
+        if (&from == &distributions[3] && i > 0) {  // beside which the float32 sum's error is nothing
+          if (curves.size() < i) curves.push_back({kinds[i].name, {}});
+          curves[i - 1].points.emplace_back(std::log2(static_cast<double>(k)), std::log10(100 * e.largest_of_largest));
         }
       }
     }
   s.results.write(table);
-  s.results.plot(cli::line_plot("log10 of the largest error in % of the outputs' rms; normal data, 1% times 10", "log2 K", curves));
+  s.results.plot(cli::line_plot("log10 of the largest error in % of the largest output; normal data + 0.75", "log2 K", curves));
 }
 
 /// Error of a product by shape and format of scales, against the size of outliers (section 3.3.2).
