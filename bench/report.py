@@ -290,7 +290,8 @@ def exact_line():
 
 def training_table():
     rows = []
-    for name in ("small_exact_1", "small_bf16_1", "small_exact_2", "small_bf16_2", "moonlight_exact", "moonlight_bf16"):
+    for name in ("small_exact_1", "small_bf16_1", "small_fp8_1", "small_exact_2", "small_bf16_2", "small_fp8_2", "moonlight_exact", "moonlight_bf16",
+                 "moonlight_fp8"):
         if m := load(f"training_{name}"):
             rows.append([m["case"], m["compute"], str(m["threads"]), f"{m['step']:.3f}", f"{m['tokens_per_second']:,.0f}", f"{m['gflops']:,.0f}",
                          percent(m["gflops"] / m["peak_gflops"]), f"{m['needed_gb']:.2f}", f"{m['rss_gb']:.2f}"])

@@ -84,11 +84,11 @@ curves() {
 training() {
   mkdir -p "$results"
   for threads in 1 2; do
-    for compute in exact bf16; do
+    for compute in exact bf16 fp8; do
       "$build/bin/dsv3-bench-training" --case small --compute $compute --threads $threads --steps 8 --json "$results/training_small_${compute}_$threads.json" >&2
     done
   done
-  for compute in exact bf16; do
+  for compute in exact bf16 fp8; do
     "$build/bin/dsv3-bench-training" --case moonlight --compute $compute --threads 2 --steps 3 --json "$results/training_moonlight_$compute.json" >&2 ||
       echo "dsv3: left out: training_moonlight_$compute" >&2
   done

@@ -86,7 +86,7 @@ class Recaller {
  private:
   dsv3::Context& ctx_;
   dsv3::Model<P> model_;
-  std::optional<dsv3::train::Trainer<P>> trainer_;
+  std::optional<dsv3::train::Trainer<P, dsv3::codec::BFloat16>> trainer_;
 };
 
 inline void context(const Setting& s) {

@@ -7,7 +7,7 @@ namespace laboratory::inline DSV3_ISA {
 
 /// Loss of the same model on the same texts by arithmetic (section 3.3, appendix B).
 inline void curves(const Setting& s) {
-  const Index steps = s.brief ? 2 : 300, every = s.brief ? 1 : 20, samples = s.brief ? 8 : 64;
+  const Index steps = s.brief ? 2 : 200, every = s.brief ? 1 : 20, samples = s.brief ? 1 : 64;
   struct Kind {
     const char* name;
     std::optional<Arithmetic> arithmetic;  // none: float32
@@ -54,7 +54,7 @@ inline void curves(const Setting& s) {
 
 /// Load balance: by the bias at several speeds, by the sequence-wise loss, by neither (section 2.1.2).
 inline void balance(const Setting& s) {
-  const Index steps = s.brief ? 5 : 300, samples = s.brief ? 8 : 64, window = std::max<Index>(1, steps / 10);
+  const Index steps = s.brief ? 5 : 200, samples = s.brief ? 8 : 64, window = std::max<Index>(1, steps / 10);
   struct Kind {
     const char* name;
     double balance_weight, bias_speed;

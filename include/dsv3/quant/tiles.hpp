@@ -88,7 +88,8 @@ struct RoundJob {
 
 namespace detail {
 
-/// `shape` is that of tiles in x itself: rows and columns as they lie there.
+/// The block of at most 128x128 elements from [i, j] on. T's shape is that of tiles as they lie in x; `whole` is the largest magnitude of x
+/// for Shape::whole.
 template <class T, class Arch>
 void round_block(const RoundJob& job, Index i, Index j, float whole) {
   using Floats = simd::Floats<Arch>;
@@ -123,7 +124,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
   for (std::size_t k = 0; k < scale.size(); ++k) scale[k] = scale_of<T>(amax[k]);
   constexpr bool by_column = T::shape == Shape::across;
   const bool keep = job.scales.size() > 0;
-  if (keep) {  // the sum has one scale a block, so that tiles must not be cut across it
+  if (keep) {
     const Index block = (job.sum_along ? j : i) / tile_size, first = job.sum_along ? i : j, count = job.sum_along ? rows : cols;
     std::copy_n(scale.data(), count, job.scales.row_data(block) + first);
   }

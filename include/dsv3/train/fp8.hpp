@@ -42,10 +42,12 @@ struct PerTensor : Recipe {
   using AttendedCache = Activation;
 };
 
-/// A values [rows, depth] B: `a` and `b` are rounded to tiles A and B, then summed by the accumulator. Operands that a group shares one
-/// after the other are rounded once.
+inline bool same(ConstMatrixView<float> x, ConstMatrixView<float> y) {
+  return x.data() == y.data() && x.rows() == y.rows() && x.cols() == y.cols();
+}
+
 template <class Arch, class A, class B, class Accumulator>
-void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
+void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
   using quant::RoundJob;
   auto scope = ctx.scratch();
   const auto n = std::ssize(group);
@@ -53,9 +55,7 @@ void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
   const auto a_jobs = scope.template array<RoundJob>(n), b_jobs = scope.template array<RoundJob>(n);
   std::size_t a_count = 0, b_count = 0;
   const auto round_once = [&](std::span<RoundJob> jobs, std::size_t& count, ConstMatrixView<float> x, bool along) -> const RoundJob& {
-    if (count > 0 && jobs[count - 1].x.data() == x.data() && jobs[count - 1].x.rows() == x.rows() && jobs[count - 1].x.cols() == x.cols() &&
-        jobs[count - 1].sum_along == along)
-      return jobs[count - 1];
+    if (count > 0 && same(jobs[count - 1].x, x) && jobs[count - 1].sum_along == along) return jobs[count - 1];
     const Index depth = along ? x.cols() : x.rows(), other = along ? x.rows() : x.cols();
     std::construct_at(&jobs[count++],
                       RoundJob{x, scope.template matrix<float>(x.rows(), x.cols()),
@@ -74,6 +74,21 @@ void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
   quant::round_to_tiles<A, Arch>(ctx, std::span<const RoundJob>(a_jobs.first(a_count)));
   quant::round_to_tiles<B, Arch>(ctx, std::span<const RoundJob>(b_jobs.first(b_count)));
   Accumulator::template grouped<Arch>(ctx, products);
+}
+
+/// The products of a group, their left operands rounded to tiles A and their right ones to tiles B, summed by the accumulator. An operand
+/// that neighbours in the group share is rounded once. A few products at a time, so that rounded operands stay in the last cache and take
+/// little memory.
+template <class Arch, class A, class B, class Accumulator>
+void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
+  constexpr Index most = Index{8} << 20;  // elements of right operands
+  while (!group.empty()) {
+    std::size_t count = 0;
+    for (Index size = 0; count < group.size() && (count == 0 || size + group[count].b.size() <= most); ++count)
+      size += group[count].b.size();
+    multiply_some<Arch, A, B, Accumulator>(ctx, group.first(count));
+    group = group.subspan(count);
+  }
 }
 
 }  // namespace fp8
@@ -108,7 +123,7 @@ struct Fp8 : compute::Bf16Activations {
       std::size_t count = 0;
       for (std::size_t i = 0; i < group.size(); ++i) {
         const auto& x = group[i].b;
-        if (count == 0 || jobs[count - 1].x.data() != x.data())
+        if (count == 0 || !fp8::same(jobs[count - 1].x, x))
           std::construct_at(&jobs[count++], quant::RoundJob{x, scope.matrix<float>(x.rows(), x.cols()), {}, true});
         std::construct_at(&again[i], MultiplyAdd{group[i].a, jobs[count - 1].values, group[i].c, group[i].overwrite});
       }
