@@ -55,7 +55,7 @@ inline Batch texts(const Languages& languages, Draw& draw, Index rows, Index len
   return batch;
 }
 
-/// A DeepSeek-V3 of 1.9 million parameters: one dense layer and two with 16 experts, of which a token takes 2.
+/// A DeepSeek-V3 of 2.6 million parameters: one dense layer and two with 16 experts, of which a token takes 2.
 inline dsv3::Config small_model() {
   dsv3::Config c;
   c.vocab_size = Languages::vocabulary, c.hidden_size = 256, c.intermediate_size = 384, c.moe_intermediate_size = 64;

@@ -17,7 +17,7 @@ struct Float32 {
   }
 };
 
-/// A number of the tensor core's accumulator: significand * 2^(exponent - fraction bits). Operands have 3 fraction bits.
+/// An integer for significands of the accumulator, whose value is significand * 2^(exponent - Fraction).
 template <int Fraction>
 using Significand = std::conditional_t<Fraction <= 18, std::int32_t, std::int64_t>;
 

@@ -42,10 +42,12 @@ struct PerTensor : Recipe {
   using AttendedCache = Activation;
 };
 
+/// Whether both are views of the same elements.
 inline bool same(ConstMatrixView<float> x, ConstMatrixView<float> y) {
   return x.data() == y.data() && x.rows() == y.rows() && x.cols() == y.cols();
 }
 
+/// multiply_rounded() of products whose rounded operands all lie in memory at once.
 template <class Arch, class A, class B, class Accumulator>
 void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
   using quant::RoundJob;

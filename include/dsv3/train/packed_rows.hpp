@@ -1,13 +1,11 @@
 // Floor 6. Rows that are kept for backward in a small float format, with one scale for 1x128 (section 3.3.3).
 #pragma once
 
-#include <vector>
-
 #include "dsv3/quant/tiles.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// Rows [rows, cols] as codes of T::Format, tiles `along`. Codes of 8 bits take a byte, codes of 12 bits two thirds of three.
+/// Rows [rows, cols] as codes of T::Format, tiles `along`. Codes of 8 bits take a byte, two codes of 12 bits three.
 template <class T>
 class PackedRows {
   static_assert(T::shape == quant::Shape::along);

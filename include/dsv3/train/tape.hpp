@@ -71,7 +71,7 @@ class Tape {
   LayerRecord& open(Index i) {
     Layer& layer = at(i);
     if (packs() && opened_ != &layer) {
-      if (opened_ != nullptr) lend(opened_->record);
+      close();
       lend(layer.record);
       opened_ = &layer;
       layer.packed.heads.load(layer.record.heads);
@@ -152,7 +152,7 @@ class Tape {
     }
     if (last && expert >= 0) rows_ += v.rows();
   }
-  // The floats of one layer at a time take turns in one place.
+  // All layers share the memory for unpacked floats: the opened one has it.
   void lend(LayerRecord& record) {
     for (auto m : {&LayerRecord::heads, &LayerRecord::gate, &LayerRecord::up, &LayerRecord::expert_gate, &LayerRecord::expert_up})
       (record.*m).swap(spare_.*m);
