@@ -181,6 +181,11 @@ void Connection::get_local_ip_and_port(std::string& ip, int& port) const {
 Server::Server(const ConnectionLimits& limits, int connections) : limits_(limits) {
   new_task_queue = [connections] { return new Workers(connections); };  // httplib takes ownership
   set_tcp_nodelay(true);
+  // httplib's default is SO_REUSEPORT, with which a second server on the same port starts and takes half of the clients.
+  set_socket_options([](socket_t socket) {
+    const int yes = 1;
+    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  });
   set_keep_alive_max_count(static_cast<std::size_t>(limits.requests));  // what it tells clients
   set_keep_alive_timeout(std::chrono::duration_cast<std::chrono::seconds>(limits.keep_alive).count());
 }
