@@ -210,8 +210,27 @@ bool Server::process(S& server, Connection& connection, bool last, bool& closed)
   }
 }
 
+void Server::end() {
+  stop();
+  const std::lock_guard lock(mutex_);
+  for (const socket_t socket : open_) ::shutdown(socket, SHUT_RD);  // whoever reads from it meets its end
+}
+
 bool Server::process_and_close_socket(socket_t socket) {
+  struct Open {  // outlives the connection's requests, but not its socket: another connection may get its number
+    Open(Server& s, socket_t n) : server(s), number(n) {
+      const std::lock_guard lock(server.mutex_);
+      server.open_.insert(number);
+    }
+    ~Open() {
+      const std::lock_guard lock(server.mutex_);
+      server.open_.erase(number);
+    }
+    Server& server;
+    socket_t number;
+  };
   Connection connection(socket, limits_);
+  const Open open(*this, socket);
   if (too_many_connections) {
     const std::string body = R"({"error":{"message":"Too many connections.","type":"server_error","param":null,"code":"overloaded"}})";
     const std::string answer =

@@ -10,6 +10,8 @@
 
 #include <array>
 #include <chrono>
+#include <mutex>
+#include <set>
 
 #include "dsv3/core/isa.hpp"
 
@@ -75,6 +77,8 @@ class Server : public httplib::Server {
 
   /// Binds to host and port (0: any free one). Returns the port; 0 if that fails.
   int bind(const std::string& host, int port);
+  /// Ends listening, and connections that wait for a request or for the rest of one.
+  void end();
 
  private:
   bool process_and_close_socket(socket_t socket) override;
@@ -83,6 +87,8 @@ class Server : public httplib::Server {
   static bool process(S& server, Connection& connection, bool last, bool& closed);
 
   ConnectionLimits limits_;
+  std::mutex mutex_;
+  std::set<socket_t> open_;  // guarded by mutex_
 };
 
 }  // namespace serve::inline DSV3_ISA

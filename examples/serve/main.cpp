@@ -100,7 +100,7 @@ void serve_until_signal(const cli::Args& args, serve::Service& service) {
     service.engine->cancel_all();
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(500));  // for the last words to reach their clients
-  server.stop();
+  server.end();
   listener.join();
   const auto s = service.engine->stats();
   std::cerr << "dsv3-serve: ended; " << s.finished << " answers finished, " << s.cancelled << " given up, " << s.failed << " failed"

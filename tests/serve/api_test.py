@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -355,6 +356,28 @@ def shutdown(program, model):
             assert last["error"]["code"] == "shutting_down" and "1 answers are given up" in errors, errors
 
 
+def shutdown_of_idle_connections(program, model):
+    """connections that are idle, or whose request is not whole, do not hold the shutdown"""
+    server = Server(program, model)
+    idle, half = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
+    idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+    half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    time.sleep(0.2)
+    server.process.terminate()
+    server.process.wait(timeout=4)  # keep-alive is 5 s, a request has 30 s
+    server.stop(signalled=True)
+    idle.close()
+    half.close()
+
+
+def port_in_use(program, model):
+    """a second server on the same port says so and ends"""
+    with Server(program, model) as server:
+        second = subprocess.run([program, model, "--port", str(server.port)], capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1 and "cannot listen on 127.0.0.1 port " + str(server.port) in second.stderr, second.stderr
+
+
 def page(program, model):
     """the page is there, and may talk to no one but this server"""
     with Server(program, model) as server:
@@ -367,4 +390,4 @@ if __name__ == "__main__":
     import sys
 
     MODEL = sys.argv[2] if len(sys.argv) > 2 else ""
-    run_tests([completions, chats, tools_and_reasoning, compute, errors, keys, overload, shutdown, page])
+    run_tests([completions, chats, tools_and_reasoning, compute, errors, keys, overload, shutdown, shutdown_of_idle_connections, port_in_use, page])

@@ -95,6 +95,7 @@ class Scheduler {
     const std::lock_guard lock(mutex_);
     SchedulerStats s = stats_;
     s.queued = static_cast<Index>(queue_.size());
+    s.running = static_cast<Index>(live_.size() - queue_.size());
     return s;
   }
 
@@ -110,6 +111,7 @@ class Scheduler {
       const std::lock_guard lock(mutex_);
       for (auto w = queue_.begin(); w != queue_.end();)
         if (cancelled_.contains(w->id)) {
+          live_.erase(w->id);
           ended.push_back(std::move(*w));
           w = queue_.erase(w);
         } else {
@@ -281,7 +283,6 @@ class Scheduler {
 
   // The gauges; the mutex is held.
   void refresh() {
-    stats_.running = static_cast<Index>(running_.size());
     stats_.cache_tokens = used_pages() * cache_page;
     stats_.kept_tokens = prefixes_.own_pages() * cache_page;
   }

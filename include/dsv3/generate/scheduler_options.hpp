@@ -34,7 +34,7 @@ inline void validate(const SchedulerOptions& options, Index mtp_modules) {
           ", the tokens and drafts of max_sequences, so that prompts get on; got ", options.step_tokens);
 }
 
-/// Counters since the start, and the state after the last step.
+/// Counters since the start, and the state now (of the caches: after the last step).
 struct SchedulerStats {
   std::uint64_t submitted = 0, refused = 0;  ///< refused: because the queue was full
   std::uint64_t finished = 0, cancelled = 0, failed = 0;
@@ -42,7 +42,7 @@ struct SchedulerStats {
   std::uint64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;  ///< of ended requests; cached: of the prompts, not computed
   std::uint64_t drafted = 0, accepted = 0;
   double busy_seconds = 0;                  ///< spent in steps
-  Index queued = 0, running = 0;            ///< now
+  Index queued = 0, running = 0;            ///< together: all that have not ended
   Index cache_tokens = 0, kept_tokens = 0;  ///< room that is reserved or kept; the part that is kept and can be evicted or shared
 
   /// Adds a request that has ended to the counters.
