@@ -15,7 +15,7 @@ env -u CMAKE_CXX_COMPILER_LAUNCHER -u VIRTUAL_ENV chroot "$root" sh -euc '
   cd /dsv3
   sh cmake/demo.sh
   sh -c ". cmake/setup.sh && install_missing tests" cmake/test.sh
-  cmake --preset dev -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DDSV3_WERROR=ON >/dev/null
+  cmake --preset dev -DDSV3_EXAMPLES_FLAGS=-O1 -DDSV3_WERROR=ON >/dev/null
   cmake --build build/dev --target dsv3-serve
   ctest --test-dir build/dev --output-on-failure --no-tests=error -R "^(consume_|serve_(api|load))" --parallel "$(nproc)"
 '
