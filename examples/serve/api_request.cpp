@@ -1,3 +1,4 @@
+#include <limits>
 #include <random>
 
 #include "api_request_common.hpp"
@@ -12,6 +13,8 @@ std::uint64_t fresh_seed() {
   return next += 0x9E3779B97F4A7C15;  // any odd number: no seed comes twice
 }
 
+constexpr std::size_t most_stop_strings = 64;  // OpenAI has 4; agents send more
+
 std::vector<std::string> read_stop(const Fields& fields) {
   const Json* stop = fields.find("stop");
   if (stop == nullptr) return {};
@@ -23,9 +26,8 @@ std::vector<std::string> read_stop(const Fields& fields) {
       strings.push_back(s);
     }
   if (!stop->is_string() && !stop->is_array()) fields.wrong_type("stop", "a string or an array of strings");
-  if (strings.size() > 4) fields.wrong_value("stop", "at most 4 strings");
-  for (const std::string& s : strings)
-    if (s.empty()) fields.wrong_value("stop", "strings that are not empty");
+  std::erase(strings, std::string());  // clients send them for "none"
+  if (strings.size() > most_stop_strings) fields.wrong_value("stop", "at most " + std::to_string(most_stop_strings) + " strings");
   return strings;
 }
 
@@ -67,9 +69,9 @@ void read_common(const Service& service, const Fields& fields, ApiRequest& reque
   s.presence_penalty = fields.number("presence_penalty", 0, -2, 2);
   s.frequency_penalty = fields.number("frequency_penalty", 0, -2, 2);
   s.logit_bias = read_logit_bias(fields, service.config.vocab_size);
-  s.seed = fields.find("seed") == nullptr
-               ? fresh_seed()
-               : static_cast<std::uint64_t>(fields.integer("seed", 0, -(std::int64_t{1} << 53), std::int64_t{1} << 53));
+  s.seed = fields.find("seed") == nullptr ? fresh_seed()
+                                          : static_cast<std::uint64_t>(fields.integer("seed", 0, std::numeric_limits<std::int64_t>::min(),
+                                                                                      std::numeric_limits<std::int64_t>::max()));
   // Not OpenAI's, but common: under the names other servers give them.
   s.top_k = std::max<std::int64_t>(0, fields.integer("top_k", 0, -1, 1 << 30));
   s.min_p = fields.number("min_p", 0, 0, 1);
@@ -135,7 +137,7 @@ ApiRequest parse_completion(const Service& service, const std::string& body) {
   if (!fields.text("suffix", "").empty()) fields.wrong_value("suffix", "none: this model completes at the end only");
   if (fields.integer("best_of", request.n, 1, 1000) != request.n) fields.wrong_value("best_of", "the value of n");
   if (fields.find("logprobs") != nullptr) {
-    model.log_probabilities = fields.integer("logprobs", 0, 0, 5);
+    model.log_probabilities = fields.integer("logprobs", 0, 0, 20);
     request.log_probabilities = true;
   }
   const bool echo = fields.boolean("echo", false);

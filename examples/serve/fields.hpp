@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -59,7 +60,8 @@ class Fields {
     const bool whole = value->is_number_integer() || (value->is_number_float() && std::trunc(value->get<double>()) == value->get<double>());
     if (!whole) wrong_type(name, "an integer");
     const double size = value->get<double>();  // also of numbers that fit no integer
-    if (!(size >= static_cast<double>(low) && size <= static_cast<double>(high)))
+    const bool fits = !value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX);
+    if (!fits || !(size >= static_cast<double>(low) && size <= static_cast<double>(high)))
       wrong_value(name, range(static_cast<double>(low), static_cast<double>(high), "an integer"));
     return value->get<std::int64_t>();
   }

@@ -1,5 +1,6 @@
 #include "responses.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -17,6 +18,11 @@ std::string random_id(const char* prefix) {
 const char* name(dsv3::FinishReason reason, bool called) {
   if (reason == dsv3::FinishReason::max_new_tokens || reason == dsv3::FinishReason::cache_full) return "length";
   return called ? "tool_calls" : "stop";
+}
+
+/// Unicode characters that begin in the text.
+std::size_t characters_of(const std::string& text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
 /// JSON has no infinity.
@@ -87,7 +93,7 @@ Json ResponseWriter::take_completion(Answer& answer, const Event& event, const s
   if (event.log_probabilities) {
     Json token = chat_log_probabilities(event);
     token["text_offset"] = answer.text_offset;
-    answer.text_offset += event.text.size();
+    answer.text_offset += characters_of(event.text);
     answer.log_probabilities.push_back(token);
     choice["logprobs"] = completion_log_probabilities(Json::array({token}));
   }

@@ -15,7 +15,7 @@ namespace serve::inline DSV3_ISA {
 
 struct Limits {
   std::size_t body_bytes = std::size_t{4} << 20;
-  dsv3::Index choices = 16;        ///< answers of one request
+  dsv3::Index choices = 128;       ///< answers of one request
   dsv3::Index max_new_tokens = 0;  ///< of one answer; 0: what the context leaves
   double request_seconds = 600;    ///< from a request's arrival to the end of its answer
 };

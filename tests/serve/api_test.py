@@ -68,6 +68,11 @@ def completions(program, model):
         assert all(max(t.values()) == p <= 0 and len(t) == 3 for t, p in zip(log["top_logprobs"], log["token_logprobs"]))
         assert log["text_offset"] == [len("".join(log["tokens"][:i])) for i in range(20)]
 
+        generous = server.json("/v1/completions", ask(prompt=["ROMEO:\n"] * 25, stop=["", *"#@%&"], seed=2**63 - 1, logprobs=20, max_tokens=5))[1]["choices"]
+        assert len(generous) == 25 and all(GREEDY.startswith(c["text"]) and len(c["logprobs"]["top_logprobs"][0]) == 20 for c in generous)
+        accents = server.json("/v1/completions", ask(grammar='root ::= "\u00e9\u00e9\u00e9x"', logprobs=1))[1]["choices"][0]
+        assert accents["text"] == "\u00e9\u00e9\u00e9x" and accents["logprobs"]["text_offset"][-1] == 3, accents
+
         banned = server.json("/v1/completions", ask(logit_bias={str(t): -100 for t in ids_of("I")}))[1]["choices"][0]["text"]
         assert not banned.startswith("I")
 
@@ -228,10 +233,10 @@ def errors(program, model):
             refused(413, (b" " * 1000 for _ in range(30)), code="request_too_large", path=path)
             refused(413, gzip.compress(b" " * 10_000_000), code="request_too_large", path=path, headers={"Content-Encoding": "gzip"})
         wrong = {
-            "temperature": ("1", True, -0.1, 2.1, []), "top_p": (2, "x"), "max_tokens": (0, -1, 1.5, "9", 101, 1e30), "n": (0, 1.5, 17, 10**20), "stream": (1, "yes"),
-            "stop": (5, [5], [""], ["a"] * 5, {}), "seed": ("x", 1.5, 10**30), "logit_bias": ([], {"x": 1}, {"1": "x"}, {"5000": 1}, {"1": 101}, {"99999999999999999999": 1}),
-            "presence_penalty": (3,), "frequency_penalty": (-3,), "stream_options": (5,), "prompt": (None, 5, {}, [], "", [[]], [1.5], [-1], [1024], ["a", 5], ["a"] * 17, [[1], "a", {}], [10**30]),
-            "logprobs": (6, True), "best_of": (3,), "suffix": ("x",), "response_format": ("x", {"type": "x"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"pattern": "x"}}}),
+            "temperature": ("1", True, -0.1, 2.1, []), "top_p": (2, "x"), "max_tokens": (0, -1, 1.5, "9", 101, 1e30), "n": (0, 1.5, 129, 10**20), "stream": (1, "yes"),
+            "stop": (5, [5], ["a"] * 65, {}), "seed": ("x", 1.5, 2**63, 10**30), "logit_bias": ([], {"x": 1}, {"1": "x"}, {"5000": 1}, {"1": 101}, {"99999999999999999999": 1}),
+            "presence_penalty": (3,), "frequency_penalty": (-3,), "stream_options": (5,), "prompt": (None, 5, {}, [], "", [[]], [1.5], [-1], [1024], ["a", 5], ["a"] * 129, [[1], "a", {}], [10**30]),
+            "logprobs": (21, True), "best_of": (3,), "suffix": ("x",), "response_format": ("x", {"type": "x"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"pattern": "x"}}}),
             "grammar": ("root ::= root", 5, 'root ::= "a"{9999999}'), "top_k": ("x",), "min_p": (2,), "repetition_penalty": (0,),
         }
         for field, values in wrong.items():
