@@ -13,7 +13,7 @@ std::uint64_t fresh_seed() {
   return next += 0x9E3779B97F4A7C15;  // any odd number: no seed comes twice
 }
 
-constexpr std::size_t most_stop_strings = 64;  // OpenAI has 4; agents send more
+constexpr std::size_t most_stop_strings = 64;  // each is looked for in every piece of text; OpenAI takes 4
 
 std::vector<std::string> read_stop(const Fields& fields) {
   const Json* stop = fields.find("stop");
@@ -137,7 +137,7 @@ ApiRequest parse_completion(const Service& service, const std::string& body) {
   if (!fields.text("suffix", "").empty()) fields.wrong_value("suffix", "none: this model completes at the end only");
   if (fields.integer("best_of", request.n, 1, 1000) != request.n) fields.wrong_value("best_of", "the value of n");
   if (fields.find("logprobs") != nullptr) {
-    model.log_probabilities = fields.integer("logprobs", 0, 0, 20);
+    model.log_probabilities = fields.integer("logprobs", 0, 0, most_top_log_probabilities);
     request.log_probabilities = true;
   }
   const bool echo = fields.boolean("echo", false);

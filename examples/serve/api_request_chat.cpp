@@ -156,7 +156,7 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   auto messages = read_messages(fields);
 
   request.log_probabilities = fields.boolean("logprobs", false);
-  const auto top = fields.integer("top_logprobs", 0, 0, 20);
+  const auto top = fields.integer("top_logprobs", 0, 0, most_top_log_probabilities);
   if (top > 0 && !request.log_probabilities) fields.wrong_value("top_logprobs", "none unless logprobs is true");
   if (request.log_probabilities) model.log_probabilities = top;
 

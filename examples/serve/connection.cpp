@@ -90,7 +90,10 @@ class Workers : public httplib::TaskQueue {
 
 }  // namespace
 
-Connection::Connection(socket_t socket, const ConnectionLimits& limits) : socket_(socket), limits_(limits) { current_connection = this; }
+Connection::Connection(socket_t socket, const ConnectionLimits& limits, const std::atomic<bool>& ending)
+    : socket_(socket), limits_(limits), ending_(ending) {
+  current_connection = this;
+}
 
 Connection::~Connection() {
   current_connection = nullptr;
@@ -108,9 +111,12 @@ bool Connection::ready(short events, std::chrono::milliseconds timeout) const {
   const auto until = Clock::now() + timeout;
   while (true) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
+    const long slice = events == POLLIN ? std::min<long>(left, 100) : left;  // between looks at whether the server ends
     pollfd p{socket_, events, 0};
-    const int n = ::poll(&p, 1, static_cast<int>(std::max<long>(left, 0)));
-    if (n >= 0 || errno != EINTR) return n > 0;
+    const int n = ::poll(&p, 1, static_cast<int>(std::max<long>(slice, 0)));
+    if (n > 0) return true;
+    if (n < 0 && errno != EINTR) return false;
+    if (n == 0 && (slice >= left || ending_)) return false;
   }
 }
 
@@ -211,26 +217,12 @@ bool Server::process(S& server, Connection& connection, bool last, bool& closed)
 }
 
 void Server::end() {
+  ending_ = true;
   stop();
-  const std::lock_guard lock(mutex_);
-  for (const socket_t socket : open_) ::shutdown(socket, SHUT_RD);  // whoever reads from it meets its end
 }
 
 bool Server::process_and_close_socket(socket_t socket) {
-  struct Open {  // outlives the connection's requests, but not its socket: another connection may get its number
-    Open(Server& s, socket_t n) : server(s), number(n) {
-      const std::lock_guard lock(server.mutex_);
-      server.open_.insert(number);
-    }
-    ~Open() {
-      const std::lock_guard lock(server.mutex_);
-      server.open_.erase(number);
-    }
-    Server& server;
-    socket_t number;
-  };
-  Connection connection(socket, limits_);
-  const Open open(*this, socket);
+  Connection connection(socket, limits_, ending_);
   if (too_many_connections) {
     const std::string body = R"({"error":{"message":"Too many connections.","type":"server_error","param":null,"code":"overloaded"}})";
     const std::string answer =

@@ -9,9 +9,8 @@
 #undef _res  // resolv.h, which httplib.h includes, takes this name from Eigen
 
 #include <array>
+#include <atomic>
 #include <chrono>
-#include <mutex>
-#include <set>
 
 #include "dsv3/core/isa.hpp"
 
@@ -28,7 +27,8 @@ struct ConnectionLimits {
 /// No function is marked `override`: each version of httplib::Stream has others of them.
 class Connection : public httplib::Stream {
  public:
-  Connection(socket_t socket, const ConnectionLimits& limits);
+  /// `ending`, once true, ends the waiting for a request or for the rest of one; answers are still written.
+  Connection(socket_t socket, const ConnectionLimits& limits, const std::atomic<bool>& ending);
   ~Connection();
 
   /// The connection that this thread serves; null outside of a request.
@@ -67,6 +67,7 @@ class Connection : public httplib::Stream {
   std::size_t begin_ = 0, end_ = 0;  // what of buffer_ has been received and not read
   std::size_t left_ = 0;             // bytes that the request may still have
   Clock::time_point deadline_;
+  const std::atomic<bool>& ending_;
   bool closing_ = false;
 };
 
@@ -77,7 +78,7 @@ class Server : public httplib::Server {
 
   /// Binds to host and port (0: any free one). Returns the port; 0 if that fails.
   int bind(const std::string& host, int port);
-  /// Ends listening, and connections that wait for a request or for the rest of one.
+  /// Ends listening, and connections that wait for a request or for the rest of one. Answers that are being written are not cut.
   void end();
 
  private:
@@ -87,8 +88,7 @@ class Server : public httplib::Server {
   static bool process(S& server, Connection& connection, bool last, bool& closed);
 
   ConnectionLimits limits_;
-  std::mutex mutex_;
-  std::set<socket_t> open_;  // guarded by mutex_
+  std::atomic<bool> ending_ = false;
 };
 
 }  // namespace serve::inline DSV3_ISA

@@ -60,7 +60,10 @@ class Fields {
     const bool whole = value->is_number_integer() || (value->is_number_float() && std::trunc(value->get<double>()) == value->get<double>());
     if (!whole) wrong_type(name, "an integer");
     const double size = value->get<double>();  // also of numbers that fit no integer
-    const bool fits = !value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX);
+    // As a double, the largest int64 is 2^63, which is no int64: `size` alone does not tell them apart.
+    const bool fits = value->is_number_unsigned() ? value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX)
+                      : value->is_number_float()  ? size < 0x1p63
+                                                  : true;
     if (!fits || !(size >= static_cast<double>(low) && size <= static_cast<double>(high)))
       wrong_value(name, range(static_cast<double>(low), static_cast<double>(high), "an integer"));
     return value->get<std::int64_t>();

@@ -234,7 +234,7 @@ def errors(program, model):
             refused(413, gzip.compress(b" " * 10_000_000), code="request_too_large", path=path, headers={"Content-Encoding": "gzip"})
         wrong = {
             "temperature": ("1", True, -0.1, 2.1, []), "top_p": (2, "x"), "max_tokens": (0, -1, 1.5, "9", 101, 1e30), "n": (0, 1.5, 129, 10**20), "stream": (1, "yes"),
-            "stop": (5, [5], ["a"] * 65, {}), "seed": ("x", 1.5, 2**63, 10**30), "logit_bias": ([], {"x": 1}, {"1": "x"}, {"5000": 1}, {"1": 101}, {"99999999999999999999": 1}),
+            "stop": (5, [5], ["a"] * 65, {}), "seed": ("x", 1.5, 2**63, 2.0**63, 10**30), "logit_bias": ([], {"x": 1}, {"1": "x"}, {"5000": 1}, {"1": 101}, {"99999999999999999999": 1}),
             "presence_penalty": (3,), "frequency_penalty": (-3,), "stream_options": (5,), "prompt": (None, 5, {}, [], "", [[]], [1.5], [-1], [1024], ["a", 5], ["a"] * 129, [[1], "a", {}], [10**30]),
             "logprobs": (21, True), "best_of": (3,), "suffix": ("x",), "response_format": ("x", {"type": "x"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"pattern": "x"}}}),
             "grammar": ("root ::= root", 5, 'root ::= "a"{9999999}'), "top_k": ("x",), "min_p": (2,), "repetition_penalty": (0,),
@@ -361,7 +361,7 @@ def shutdown(program, model):
             assert last["error"]["code"] == "shutting_down" and "1 answers are given up" in errors, errors
 
 
-def shutdown_of_idle_connections(program, model):
+def shutdown_of_waiting_connections(program, model):
     """connections that are idle, or whose request is not whole, do not hold the shutdown"""
     server = Server(program, model)
     idle, half = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
@@ -370,8 +370,9 @@ def shutdown_of_idle_connections(program, model):
     half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     time.sleep(0.2)
     server.process.terminate()
-    server.process.wait(timeout=4)  # keep-alive is 5 s, a request has 30 s
+    server.process.wait(timeout=20)  # the rest of a request has 30 s
     server.stop(signalled=True)
+    assert server.process.returncode == 0
     idle.close()
     half.close()
 
@@ -395,4 +396,4 @@ if __name__ == "__main__":
     import sys
 
     MODEL = sys.argv[2] if len(sys.argv) > 2 else ""
-    run_tests([completions, chats, tools_and_reasoning, compute, errors, keys, overload, shutdown, shutdown_of_idle_connections, port_in_use, page])
+    run_tests([completions, chats, tools_and_reasoning, compute, errors, keys, overload, shutdown, shutdown_of_waiting_connections, port_in_use, page])

@@ -111,7 +111,7 @@ class Scheduler {
       const std::lock_guard lock(mutex_);
       for (auto w = queue_.begin(); w != queue_.end();)
         if (cancelled_.contains(w->id)) {
-          live_.erase(w->id);
+          live_.erase(w->id);  // what is live and not queued counts as running
           ended.push_back(std::move(*w));
           w = queue_.erase(w);
         } else {
