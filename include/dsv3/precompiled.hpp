@@ -1,5 +1,5 @@
-// What the library dsv3::precompiled holds: the models of the published families, loading and making them. A program that links it includes
-// this header in place of dsv3.hpp and io/load.hpp, and its files compile without instantiating a model.
+// What the library dsv3::precompiled holds: the models of the published families, exact and Fast, loading and making them. A program that
+// links it includes this header in place of dsv3.hpp and io/load.hpp, and its files compile without instantiating a model.
 //
 // Everything else (variants, other tapes, kernels) is compiled where it is used, as always. The library has the instruction set it was
 // compiled for: a file with other flags does not link, and the linker names the set that it lacks (dsv3::isa_avx2_fma::Model<...>).
@@ -30,6 +30,9 @@ DSV3_PRECOMPILED template io::Tokenizer io::Tokenizer::parse<nlohmann::json>(std
 DSV3_PRECOMPILED_FAMILY(DeepSeekV2)
 DSV3_PRECOMPILED_FAMILY(DeepSeekV3)
 DSV3_PRECOMPILED_FAMILY(DeepSeekV3Halves)
+DSV3_PRECOMPILED_FAMILY(Fast<DeepSeekV2>)
+DSV3_PRECOMPILED_FAMILY(Fast<DeepSeekV3>)
+DSV3_PRECOMPILED_FAMILY(Fast<DeepSeekV3Halves>)
 /// @endcond
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -7,8 +7,8 @@
 // * + ? {n} {n,} {n,m}; alternatives |. Leaves out token names (<think>).
 #pragma once
 
+#include <limits>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -97,19 +97,19 @@ class GbnfParser : GbnfScanner {
   void repeat(Rule rule, Symbols item, Symbols& sequence) {
     while (true) {
       std::size_t least = 1;
-      std::optional<std::size_t> most = 1;
+      std::size_t most = 1;
       if (take("*"))
-        least = 0, most.reset();
+        least = 0, most = unlimited;
       else if (take("+"))
-        most.reset();
+        most = unlimited;
       else if (take("?"))
         least = 0;
       else if (take("{")) {
         least = take_count();
         most = least;
-        if (take(",")) most = peek() == '}' ? std::nullopt : std::optional(take_count());
+        if (take(",")) most = peek() == '}' ? unlimited : take_count();
         if (!take("}")) wrong("'}'");
-        require(!most || *most >= least, "grammar: rule ", grammar_.name(rule), ": a repetition from ", least, " to ", most.value_or(0));
+        require(most >= least, "grammar: rule ", grammar_.name(rule), ": a repetition from ", least, " to ", most);
       } else {
         break;
       }
@@ -118,7 +118,9 @@ class GbnfParser : GbnfScanner {
     sequence.insert(sequence.end(), item.begin(), item.end());
   }
 
-  Symbols repeated(Rule rule, Symbols item, std::size_t least, std::optional<std::size_t> most) {
+  static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+
+  Symbols repeated(Rule rule, Symbols item, std::size_t least, std::size_t most) {
     if (item.size() > 1) {
       const Rule whole = add_rule(grammar_.name(rule));
       defined_[whole] = true;
@@ -131,11 +133,11 @@ class GbnfParser : GbnfScanner {
     // Without limit: more ::= item more | nothing. With one, a chain: more ::= item (item (item)?)? | nothing.
     Rule more = add_rule(grammar_.name(rule));
     defined_[more] = true;
-    if (!most) {
+    if (most == unlimited) {
       grammar_.add_alternative(more, Symbols{item[0], Symbol::call(more)});
     } else {
       grammar_.add_alternative(more, item);
-      for (std::size_t i = least + 1; i < *most; ++i) {
+      for (std::size_t i = least + 1; i < most; ++i) {
         grammar_.add_alternative(more, {});
         const Rule longer = add_rule(grammar_.name(rule));
         defined_[longer] = true;
