@@ -322,7 +322,7 @@ nlohmann::json measure(const Config& config, const cli::Args& args, Context& ctx
 }  // namespace
 
 int main(int argc, char** argv) {
-  return cli::run("dsv3-bench", usage, argc, argv, [&] {
+  return cli::run("dsv3-bench", usage, [&] {
     const cli::Args args(
         argc, argv, 0,
         {"--preset", "--layers", "--storage", "--compute", "--prompt", "--decode", "--depth", "--batch", "--rows", "--threads", "--json"},

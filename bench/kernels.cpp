@@ -404,7 +404,7 @@ void combine(benchmark::State& state, Context& ctx, const Pool&) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return cli::run("dsv3-bench-kernels", "see --help\n", argc, argv, [&] {
+  return cli::run("dsv3-bench-kernels", "see --help\n", [&] {
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) throw cli::UsageError("wrong arguments");
     auto executor = cli::make_executor({});

@@ -117,7 +117,7 @@ nlohmann::json compare(Context& ctx, Index rows, Index n, Index k) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return cli::run("dsv3-bench-onednn", usage, argc, argv, [&] {
+  return cli::run("dsv3-bench-onednn", usage, [&] {
     const cli::Args args(argc, argv, 0, {"--json"}, {});
     OpenMP executor;
     Context ctx(executor);

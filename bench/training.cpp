@@ -130,7 +130,7 @@ void run(const cli::Args& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return cli::run("dsv3-bench-training", usage, argc, argv, [&] {
+  return cli::run("dsv3-bench-training", usage, [&] {
     const cli::Args args(argc, argv, 0, {"--case", "--compute", "--recompute", "--steps", "--threads", "--json"}, {});
     const std::string compute = args.value("--compute").value_or("exact");
     if (compute == "exact")

@@ -11,6 +11,7 @@
 #include "dsv3/generate/complete.hpp"
 #include "dsv3/io/utf8_stream.hpp"
 #include "policy.hpp"
+#include "sampling.hpp"
 #include "text_model.hpp"
 
 namespace {
@@ -27,7 +28,7 @@ constexpr const char* usage =
     "  --max-new N               most tokens of an answer (default 2048)\n"
     "  --context N               most tokens of the conversation (default: the model's, at most 16384)\n"
     "  --temperature T           0 takes the likeliest token (default: that of generation_config.json, else 0.6)\n"
-    "  --top-p P, --top-k K, --min-p P, --repetition-penalty R\n"
+    "  --top-p P, --top-k K, --min-p P, --repetition-penalty R, --presence-penalty X, --frequency-penalty X\n"
     "                            other limits on the choice (default: generation_config.json, else top-p 0.95)\n"
     "  --seed S                  of the random choice (default 0); each answer has the next one\n"
     "  --drafts N                tokens that the MTP modules propose for each pass (default 0)\n"
@@ -123,12 +124,9 @@ class Chat {
     thinking_ = args.has("--thinking");
     request_.max_new_tokens = args.number<dsv3::Index>("--max-new", 2048, 1, 1 << 24);
     const auto defaults = dsv3::io::read_generation_config(args[0], config);
-    request_.sampling.temperature = args.number("--temperature", defaults.temperature.value_or(0.6), 0.0, 1e6);
-    request_.sampling.top_p = args.number("--top-p", defaults.top_p.value_or(0.95), 0.0, 1.0);
-    request_.sampling.top_k = args.number<dsv3::Index>("--top-k", defaults.top_k.value_or(0), 0, 1 << 24);
-    request_.sampling.min_p = args.number("--min-p", 0.0, 0.0, 1.0);
-    request_.sampling.repetition_penalty = args.number("--repetition-penalty", 1.0, 1e-3, 1e3);
-    request_.sampling.seed = args.number<std::uint64_t>("--seed", 0, 0, ~std::uint64_t{0});
+    request_.sampling = cli::read_sampling(
+        args,
+        {.temperature = defaults.temperature.value_or(0.6), .top_k = defaults.top_k.value_or(0), .top_p = defaults.top_p.value_or(0.95)});
     if (text_.format == dsv3::ChatFormat::plain) request_.stop_strings = {"\n\n"};
     options_.depth = args.number<dsv3::Index>("--drafts", 0, 0, 16);
     options_.go_on = [] { return !interrupted; };
@@ -249,10 +247,9 @@ class Chat {
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-chat", usage, argc, argv, [&] {
+  return cli::run("dsv3-chat", usage, [&] {
     const cli::Args args(argc, argv, 1,
-                         {"--system", "--format", "--max-new", "--context", "--temperature", "--top-p", "--top-k", "--min-p",
-                          "--repetition-penalty", "--seed", "--drafts", "--compute", "--threads"},
+                         cli::with_sampling({"--system", "--format", "--max-new", "--context", "--drafts", "--compute", "--threads"}),
                          {"--thinking"});
     const auto compute = args.compute();
     struct sigaction action {};

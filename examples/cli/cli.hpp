@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/version.hpp"
 #ifdef _OPENMP
 #include "dsv3/core/openmp.hpp"
 #endif
@@ -72,23 +73,41 @@ inline std::vector<int> parse_ids(std::string_view text, std::string_view what) 
   return ids;
 }
 
-/// Positional arguments, options with a value, and flags.
+/// Thrown by Args for --help and --version.
+struct WantsHelp {};
+struct WantsVersion {};
+
+/// Positional arguments, options with a value (--name VALUE or --name=VALUE), and flags. "-" is positional, as is all behind "--".
 class Args {
  public:
+  /// `short_names`: "-p" for "--prompt".
   Args(int argc, char** argv, std::size_t positionals, const std::set<std::string_view>& with_value,
-       const std::set<std::string_view>& flags) {
+       const std::set<std::string_view>& flags, const std::map<std::string_view, std::string_view>& short_names = {}) {
+    bool options_end = false;
     for (int i = 1; i < argc; ++i) {
-      const std::string_view arg = argv[i];
-      if (!arg.starts_with("--")) {
+      std::string_view arg = argv[i];
+      if (options_end || !arg.starts_with('-') || arg == "-") {
         positional_.emplace_back(arg);
-      } else if (flags.contains(arg)) {
-        given_[std::string(arg)] = {""};
-      } else if (!with_value.contains(arg)) {
-        throw UsageError("unknown option " + std::string(arg));
+        continue;
+      }
+      options_end = arg == "--";
+      if (options_end) continue;
+      if (arg == "--help" || arg == "-h") throw WantsHelp();
+      if (arg == "--version") throw WantsVersion();
+      if (const auto known = short_names.find(arg); known != short_names.end()) arg = known->second;
+      const auto equals = arg.starts_with("--") ? arg.find('=') : arg.npos;
+      const std::string name(arg.substr(0, equals));
+      if (flags.contains(name)) {
+        if (equals != arg.npos) throw UsageError(name + " takes no value");
+        given_[name] = {""};
+      } else if (!with_value.contains(name)) {
+        throw UsageError("unknown option " + name);
+      } else if (equals != arg.npos) {
+        given_[name].emplace_back(arg.substr(equals + 1));
       } else if (i + 1 == argc) {
-        throw UsageError(std::string(arg) + " needs a value");
+        throw UsageError(name + " needs a value");
       } else {
-        given_[std::string(arg)].emplace_back(argv[++i]);
+        given_[name].emplace_back(argv[++i]);
       }
     }
     if (positional_.size() != positionals)
@@ -127,14 +146,15 @@ class Args {
 
 /// Runs body() and turns what it throws into a message and an exit code: 0 done, 1 error, 2 wrong arguments.
 template <class Body>
-int run(const char* program, const char* usage, int argc, char** argv, Body&& body) {
-  for (int i = 1; i < argc; ++i)
-    if (std::string_view(argv[i]) == "--help") {
-      std::cout << usage;
-      return 0;
-    }
+int run(const char* program, const char* usage, Body&& body) {
   try {
-    body();
+    try {
+      body();
+    } catch (const WantsHelp&) {
+      std::cout << usage;
+    } catch (const WantsVersion&) {
+      std::cout << program << ' ' << DSV3_VERSION_MAJOR << '.' << DSV3_VERSION_MINOR << '.' << DSV3_VERSION_PATCH << '\n';
+    }
     dsv3::require(!!std::cout.flush(), "standard output: cannot write");
     return 0;
   } catch (const UsageError& e) {

@@ -3,88 +3,134 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "cli.hpp"
 #include "dsv3/dsv3.hpp"
+#include "dsv3/generate/complete.hpp"
+#include "dsv3/io/text_bounds.hpp"
+#include "dsv3/io/tokenizer.hpp"
 #include "dsv3/io/utf8_stream.hpp"
 #include "policy.hpp"
-#include "text_model.hpp"
+#include "sampling.hpp"
 
 namespace {
 
 constexpr const char* usage =
-    "usage: dsv3-generate DIR (--prompt TEXT | --ids 1,2,3) [options]\n\n"
+    "usage: dsv3-generate DIR (--prompt TEXT | --file FILE | --ids 1,2,3) [options]\n\n"
     "Continues a text with the checkpoint in DIR (config.json, safetensors, and tokenizer.json for text). The text, or the ids, are\n"
     "written as they come; figures follow on standard error.\n"
-    "  --prompt TEXT      text to continue; needs DIR/tokenizer.json\n"
-    "  --ids LIST         token ids to continue, instead of a text; ids are written\n"
-    "  --max-new N        most tokens to add (default 256)\n"
-    "  --temperature T    0 takes the likeliest token (default), larger values vary\n"
-    "  --seed S           of the random choice (default 0)\n"
-    "  --compute C        exact (float32, the same bits however the prompt is cut), bf16, or auto (default: bf16 where\n"
-    "                     program and processor have AMX or AVX512-BF16)\n"
-    "  --threads N        default: all processors\n"
-    "  --help             prints this text\n"
+    "  -p, --prompt TEXT    text to continue; needs DIR/tokenizer.json\n"
+    "  -f, --file FILE      holds the text; - is standard input\n"
+    "  --ids LIST           token ids to continue, instead of a text; ids are written\n"
+    "  -n, --max-new N      most tokens to add (default 256)\n"
+    "  --temperature T      0 takes the likeliest token (default), larger values vary\n"
+    "  --top-p P, --top-k K, --min-p P, --repetition-penalty R, --presence-penalty X, --frequency-penalty X\n"
+    "                       other limits on the choice (default: none)\n"
+    "  --seed S             of the random choice (default 0)\n"
+    "  --stop TEXT          ends the text before it; may be given several times\n"
+    "  --drafts N           tokens that the MTP modules propose for each pass (default 0)\n"
+    "  --json               writes nothing but a line of JSON at the end: text or ids, why it ended, figures\n"
+    "  --compute C          exact (float32, the same bits however the prompt is cut), bf16, or auto (default: bf16 where\n"
+    "                       program and processor have AMX or AVX512-BF16)\n"
+    "  --threads N          default: all processors\n"
+    "  -h, --help, --version\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_between(Clock::time_point start, Clock::time_point end) { return std::chrono::duration<double>(end - start).count(); }
 
-/// The prompt's ids: as given, or its text encoded, after the begin-of-text token if the tokenizer's files ask for one.
-std::vector<int> prompt_ids(const cli::Args& args, const dsv3::Config& config, const std::optional<dsv3::io::Tokenizer>& tokenizer) {
-  if (!tokenizer) return cli::parse_ids(*args.value("--ids"), "--ids");
-  return dsv3::io::begin_text(dsv3::io::read_begin(args[0], config), tokenizer->encode(*args.value("--prompt")));
+std::string read_prompt(const cli::Args& args) {
+  if (const auto prompt = args.value("--prompt")) return *prompt;
+  const std::string file = *args.value("--file");
+  if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  return dsv3::io::read_text_file(file, std::size_t{1} << 30);
+}
+
+const char* name(dsv3::FinishReason reason) {
+  return reason == dsv3::FinishReason::stop_token || reason == dsv3::FinishReason::stop_string ? "stop" : "length";
 }
 
 template <class P>
 void generate(const cli::Args& args) {
   const auto executor = cli::make_executor(args.threads());
   dsv3::Context ctx(executor);
-  const bool progress = isatty(STDERR_FILENO);
+  const bool progress = isatty(STDERR_FILENO), json = args.has("--json");
+  std::optional<dsv3::io::Tokenizer> tokenizer;
+  std::string prompt;
+  if (!args.has("--ids")) {
+    prompt = read_prompt(args);
+    tokenizer = dsv3::io::Tokenizer::open(std::filesystem::path(args[0]) / "tokenizer.json");
+  }
   const auto model = dsv3::io::load<P>(args[0], {.progress = [&](dsv3::Index bound, dsv3::Index total) {
                                          if (progress && (bound % 512 == 0 || bound == total))
                                            std::cerr << "\rloading " << bound << " of " << total << (bound == total ? " tensors\n" : "")
                                                      << std::flush;
                                        }});
-  std::optional<dsv3::io::Tokenizer> tokenizer;
-  if (args.has("--prompt")) tokenizer = dsv3::io::Tokenizer::open(std::filesystem::path(args[0]) / "tokenizer.json");
-  const auto prompt = prompt_ids(args, model.config(), tokenizer);
-  const auto max_new = args.number<dsv3::Index>("--max-new", 256, 0, 1 << 24);
-  auto cache = model.make_cache({static_cast<dsv3::Index>(prompt.size()) + std::max<dsv3::Index>(max_new, 1)});
+  dsv3::Request request{.prompt = tokenizer ? dsv3::io::begin_text(dsv3::io::read_begin(args[0], model.config()), tokenizer->encode(prompt))
+                                            : cli::parse_ids(*args.value("--ids"), "--ids"),
+                        .max_new_tokens = args.number<dsv3::Index>("--max-new", 256, 0, 1 << 24),
+                        .sampling = cli::read_sampling(args, {}),
+                        .stop_strings = args.values("--stop")};
+  const auto depth = args.number<dsv3::Index>("--drafts", 0, 0, 16);
+  if (depth > 0 && model.mtp_modules() == 0) throw cli::UsageError("--drafts: this checkpoint has no MTP modules");
+  if (!tokenizer && !request.stop_strings.empty()) throw cli::UsageError("--stop: expected a text to continue, got ids");
 
-  dsv3::io::Utf8Stream text;
+  dsv3::io::Utf8Stream characters;
+  std::string text;
+  std::vector<int> ids;
   const auto start = Clock::now();
-  std::optional<Clock::time_point> first;
-  const auto print = [&](int id) {
-    if (!first) first = Clock::now();
-    if (!tokenizer)
-      std::cout << id << ' ';
-    else if (id < tokenizer->vocab_size())  // rows of the embedding that only pad it stand for no text
-      std::cout << text.push(tokenizer->token_bytes(id));
-    std::cout << std::flush;
+  auto first = start;
+  const auto print = [&](const std::string& more) {
+    text += more;
+    if (!json) std::cout << more << std::flush;
+  };
+  const auto take = [&](const dsv3::Token& token) {
+    if (token.index == 0) first = Clock::now();
+    ids.push_back(token.id);
+    print(tokenizer ? characters.push(token.text) : std::to_string(token.id) + ' ');
     return true;
   };
-  if (tokenizer) std::cout << *args.value("--prompt") << std::flush;
-  const auto result = dsv3::generate(
-      ctx, model, cache, prompt, {.max_new_tokens = max_new}, print,
-      dsv3::Temperature(args.number("--temperature", 0.0, 0.0, 1e6), args.number<std::uint64_t>("--seed", 0, 0, ~std::uint64_t{0})));
-  if (tokenizer) std::cout << text.finish();
-  std::cout << '\n' << std::flush;
+  const auto bytes = [&](int id) {  // rows of the embedding that only pad it stand for no text
+    return tokenizer && id < tokenizer->vocab_size() ? tokenizer->token_bytes(id) : std::string_view();
+  };
+  if (tokenizer && !json) std::cout << prompt << std::flush;
+  const auto tokens = static_cast<dsv3::Index>(request.prompt.size());
+  dsv3::CachedText cache{model.make_cache({tokens + std::max<dsv3::Index>(request.max_new_tokens, 1)})};
+  const dsv3::Finish finish = dsv3::complete(ctx, model, cache, std::move(request), {.depth = depth}, take, bytes);
+  dsv3::require(finish.reason != dsv3::FinishReason::error, finish.error);
+  if (tokenizer) print(characters.push(finish.text) + characters.finish());
 
-  const double prefill = first ? std::chrono::duration<double>(*first - start).count() : seconds_since(start),
-               decode = seconds_since(start) - prefill;
-  std::fprintf(stderr, "%td prompt tokens, %.1f tokens/s; %td new tokens, %.1f tokens/s (%d threads)\n",
-               static_cast<std::ptrdiff_t>(prompt.size()), static_cast<double>(prompt.size()) / prefill, result.new_tokens,
-               result.new_tokens > 1 ? static_cast<double>(result.new_tokens - 1) / decode : 0.0, ctx.workers());
+  const double prefill = seconds_between(start, ids.empty() ? Clock::now() : first),
+               decode = ids.empty() ? 0 : seconds_between(first, Clock::now());
+  if (json) {
+    nlohmann::ordered_json line;
+    tokenizer ? line["text"] = text : line["ids"] = ids;
+    line["finish_reason"] = name(finish.reason);
+    line["prompt_tokens"] = tokens;
+    line["new_tokens"] = finish.stats.new_tokens;
+    line["tokens_per_pass"] = finish.stats.tokens_per_pass();
+    line["prefill_seconds"] = prefill;
+    line["decode_seconds"] = decode;
+    std::cout << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+  std::cout << '\n' << std::flush;
+  std::fprintf(stderr, "%td prompt tokens, %.1f tokens/s; %td new tokens, %.1f tokens/s (%d threads)\n", tokens,
+               static_cast<double>(tokens) / prefill, finish.stats.new_tokens,
+               finish.stats.new_tokens > 1 ? static_cast<double>(finish.stats.new_tokens - 1) / decode : 0.0, ctx.workers());
 }
 
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-generate", usage, argc, argv, [&] {
-    const cli::Args args(argc, argv, 1, {"--prompt", "--ids", "--max-new", "--temperature", "--seed", "--compute", "--threads"}, {});
-    if (args.has("--prompt") == args.has("--ids")) throw cli::UsageError("expected either --prompt or --ids");
+  return cli::run("dsv3-generate", usage, [&] {
+    const cli::Args args(argc, argv, 1,
+                         cli::with_sampling({"--prompt", "--file", "--ids", "--max-new", "--stop", "--drafts", "--compute", "--threads"}),
+                         {"--json"}, {{"-p", "--prompt"}, {"-f", "--file"}, {"-n", "--max-new"}});
+    if (args.has("--prompt") + args.has("--file") + args.has("--ids") != 1)
+      throw cli::UsageError("expected one of --prompt, --file and --ids");
     const auto compute = args.compute();
     cli::with_policy("dsv3-generate", dsv3::io::read_config(args[0]), compute, [&]<class P>(P) { generate<P>(args); });
   });

@@ -122,7 +122,7 @@ bool inspect(const std::string& folder, const Config& declared, bool all) {
 
 int main(int argc, char** argv) {
   bool complete = true;
-  const int code = cli::run("dsv3-inspect", usage, argc, argv, [&] {
+  const int code = cli::run("dsv3-inspect", usage, [&] {
     const cli::Args args(argc, argv, 1, {}, {"--all"});
     const Config config = dsv3::io::read_config(args[0]);
     dsv3::io::with_policy(config, [&]<class P>(P) { complete = inspect<P>(args[0], config, args.has("--all")); });

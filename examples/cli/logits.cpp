@@ -128,7 +128,7 @@ void run(const cli::Args& args) {
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-logits", usage, argc, argv, [&] {
+  return cli::run("dsv3-logits", usage, [&] {
     const cli::Args args(argc, argv, 1, {"--ids", "--out", "--gradients", "--mtp-weight", "--balance-weight", "--compute", "--threads"},
                          {"--absorbed", "--expanded"});
     if (!args.has("--ids") || args.has("--out") == args.has("--gradients"))

@@ -95,7 +95,7 @@ void measure(const cli::Args& args, const std::vector<int>& ids, Index context, 
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-perplexity", usage, argc, argv, [&] {
+  return cli::run("dsv3-perplexity", usage, [&] {
     const cli::Args args(argc, argv, 2, {"--context", "--stride", "--limit", "--compute", "--threads"}, {"--json"});
     const std::string compute = args.value("--compute").value_or("exact");
     if (compute != "exact" && compute != "bf16" && compute != "fp8")

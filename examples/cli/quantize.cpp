@@ -358,7 +358,7 @@ class Conversion {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return cli::run("dsv3-quantize", usage, argc, argv, [&] {
+  return cli::run("dsv3-quantize", usage, [&] {
     const cli::Args args(argc, argv, 2, {"--to", "--shard-mb", "--threads"}, {});
     const auto to = args.value("--to").value_or("");
     if (to != "fp8" && to != "fp8-ue8m0" && to != "bf16") throw cli::UsageError("--to: expected fp8, fp8-ue8m0 or bf16, got '" + to + "'");

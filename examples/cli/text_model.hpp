@@ -49,6 +49,12 @@ class TextModel {
   /// The bytes of a token; none for ids without text: gaps, and rows of the embedding that only pad it.
   std::string_view text_of(int id) const { return texts_[static_cast<std::size_t>(id)]; }
 
+  std::string text_of(std::span<const int> ids) const {
+    std::string text;
+    for (const int id : ids) text += text_of(id);
+    return text;
+  }
+
   /// Text to be continued, after the tokens that begin every text. Control tokens in it are recognised.
   std::vector<int> encode(std::string_view text) const { return dsv3::io::begin_text(begin, tokenizer.encode(text)); }
 

@@ -383,7 +383,7 @@ class Run {
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-train", usage, argc, argv, [&] {
+  return cli::run("dsv3-train", usage, [&] {
     const cli::Args args(
         argc, argv, 1,
         {"--data",           "--valid",     "--out",         "--tokenizer",    "--steps",      "--context",        "--batch-tokens",

@@ -25,7 +25,7 @@ constexpr const char* usage =
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-numerics", usage, argc, argv, [&] {
+  return cli::run("dsv3-numerics", usage, [&] {
     const cli::Args args(argc, argv, 1, {"--out", "--seeds", "--threads"}, {"--brief"});
     using laboratory::Setting;
     constexpr std::pair<const char*, void (*)(const Setting&)> experiments[] = {{"accumulation", laboratory::accumulation},

@@ -15,18 +15,18 @@ Answers::Answers(Service& service, const ApiRequest& request) : service_(service
   try {
     for (const dsv3::Request& prompt : request.prompts) {
       prompt_tokens_ += static_cast<dsv3::Index>(prompt.prompt.size());
-      for (dsv3::Index i = 0; i < request.n; ++i) {
+      for (dsv3::Index i = 0; i < request.best_of; ++i) {
         dsv3::Request one = prompt;
         one.sampling.seed += static_cast<std::uint64_t>(i);
         const std::size_t answer = ids_.size();
         const auto id = service.engine->submit(
             std::move(one),
             [channel = channel_, answer](const dsv3::Token& token) {
-              channel->push({answer, token.id, token.text, token.log_probabilities});
+              channel->push({answer, token.id, token.index, token.text, token.log_probabilities});
               return true;
             },
             [channel = channel_, answer](const dsv3::Finish& finish) {
-              channel->push({answer, -1, finish.text, {}, finish});
+              channel->push({answer, finish.stop_token, 0, finish.text, finish.stop_log_probabilities, finish});
             });
         if (!id) throw ApiError(429, "The server has as many requests as it can hold. Please try again later.", {}, "overloaded");
         ids_.push_back(*id);

@@ -14,10 +14,11 @@
 
 namespace serve::inline DSV3_ISA {
 
-/// A token of an answer, or its end.
+/// A token of an answer or, with a negative index, of its prompt; or the answer's end, with the stop token if there was one.
 struct Event {
   std::size_t answer = 0;
-  int id = -1;  ///< of a token
+  int id = -1;            ///< of a token
+  dsv3::Index index = 0;  ///< as dsv3::Token has it
   std::string text;
   std::optional<dsv3::sampling::LogProbabilities> log_probabilities{};
   std::optional<dsv3::Finish> finish{};

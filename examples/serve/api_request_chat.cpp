@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "api_request_common.hpp"
 #include "dsv3/generate/gbnf.hpp"
 #include "dsv3/io/json_schema.hpp"
@@ -35,7 +37,11 @@ std::vector<dsv3::ToolCall> read_calls(const Fields& message) {
     const Fields fields(call, message.prefix() + "tool_calls[].");
     const Fields function = fields.object("function");
     if (function.text("name", "").empty()) function.required("name"), function.wrong_value("name", "a name");
-    calls.push_back({function.text("name", ""), function.text("arguments", "{}"), fields.text("type", "function")});
+    // OpenAI's arguments are JSON as text; some clients send the object itself.
+    const Json* arguments = function.find("arguments");
+    const bool object = arguments != nullptr && arguments->is_object();
+    calls.push_back(
+        {function.text("name", ""), object ? arguments->dump() : function.text("arguments", "{}"), fields.text("type", "function")});
   }
   return calls;
 }
@@ -117,31 +123,70 @@ std::vector<std::size_t> required_tools(const Fields& fields, ToolSet& set) {
   return required;
 }
 
-/// A schema that grammars cover: the tool's own, or any object.
-nlohmann::ordered_json covered(const nlohmann::ordered_json& schema) {
-  try {
-    dsv3::grammar::parse_gbnf(dsv3::io::json_schema_grammar(schema));
-    return schema;
-  } catch (const dsv3::Error&) {
-    return {{"type", "object"}};
-  }
-}
-
 /// A call of one of `tools` is begun for the model, which writes arguments that fit the schema; before them the name, if there are several.
 void force_call(const Service& service, const ToolSet& set, std::span<const std::size_t> tools, ApiRequest& request, dsv3::Request& model) {
   using namespace dsv3::chat;
   const bool v31 = service.text.format == dsv3::ChatFormat::v31;
   using Call = std::pair<std::string, nlohmann::ordered_json>;
   std::vector<Call> calls;
-  for (const std::size_t i : tools)
-    calls.emplace_back(set.tools[i].name + (v31 ? std::string(sep) : "\n```json\n"), covered(set.schemas[i]));
+  for (const std::size_t i : tools) calls.emplace_back(set.tools[i].name + (v31 ? std::string(sep) : "\n```json\n"), set.schemas[i]);
   const auto add = [&](const auto&... parts) { ((request.prefill += parts), ...); };
   add(calls_begin, call_begin);
   if (!v31) add("function", sep);
   const auto& texts = calls.size() == 1 ? service.token_texts : service.call_texts;
   if (calls.size() == 1) add(std::exchange(calls[0].first, {}));
   request.closing = (v31 ? "" : "\n```") + std::string(call_end) + std::string(calls_end);
-  constrain(service, model, dsv3::io::json_schema_grammar(std::span<const Call>(calls)), "tools", texts);
+  std::string gbnf;
+  try {
+    gbnf = dsv3::io::json_schema_grammar(std::span<const Call>(calls));
+  } catch (const dsv3::Error& e) {
+    throw ApiError(400, std::string("Invalid schema of a tool's parameters: ") + e.what(), "tools", "invalid_value");
+  }
+  constrain(service, model, gbnf, "tools", texts);
+}
+
+}  // namespace
+
+namespace {
+
+struct ChatPrompt {
+  std::vector<int> ids;
+  bool starts_thinking = false;
+};
+
+/// The conversation in tokens. With `continues`, its last message is the assistant's and is left open.
+ChatPrompt render(const Service& service, std::span<const dsv3::ChatMessage> messages, dsv3::ChatOptions options, bool continues) {
+  try {
+    if (continues) options.add_generation_prompt = false;
+    auto pieces = dsv3::chat_pieces(service.text.format, messages, options);
+    if (continues && pieces.back().control) pieces.pop_back();  // the mark that ends the message
+    if (continues && service.text.format == dsv3::ChatFormat::plain && pieces.back().text.ends_with('\n')) pieces.back().text.pop_back();
+    return {service.text.encode_chat(pieces), starts_thinking(pieces)};
+  } catch (const dsv3::Error& e) {
+    throw ApiError(400, e.what(), "messages", "invalid_value");
+  }
+}
+
+/// Whether the last message is to be continued: continue_final_message, as vLLM has it, or the message's own "prefix", as DeepSeek's API.
+bool continues_last(const Fields& fields, std::span<const dsv3::ChatMessage> messages) {
+  const Json& last = fields.required("messages").back();
+  const bool prefix = Fields(last, indexed("messages", messages.size() - 1) + ".").boolean("prefix", false);
+  const bool asked = fields.boolean("continue_final_message", false) || prefix;
+  const char* field = prefix ? "messages" : "continue_final_message";
+  if (asked && messages.back().role != Role::assistant) fields.wrong_value(field, "an assistant's message at the end, to be continued");
+  if (asked && !prefix && fields.boolean("add_generation_prompt", false))
+    fields.wrong_value("add_generation_prompt", "false where a message is continued");
+  return asked;
+}
+
+dsv3::ChatOptions read_chat_options(const Fields& fields) {
+  // R1 always reasons, V3.1 if asked: with the name that its template has for it, the one of other models' templates, or OpenAI's.
+  const std::string effort = fields.text("reasoning_effort", "none");
+  const Fields kwargs = fields.object("chat_template_kwargs");
+  dsv3::ChatOptions options;
+  options.thinking = kwargs.boolean("thinking", kwargs.boolean("enable_thinking", effort != "none" && effort != "minimal"));
+  options.add_generation_prompt = fields.boolean("add_generation_prompt", true);
+  return options;
 }
 
 }  // namespace
@@ -156,16 +201,15 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   auto messages = read_messages(fields);
 
   request.log_probabilities = fields.boolean("logprobs", false);
-  const auto top = fields.integer("top_logprobs", 0, 0, most_top_log_probabilities);
-  if (top > 0 && !request.log_probabilities) fields.wrong_value("top_logprobs", "none unless logprobs is true");
-  if (request.log_probabilities) model.log_probabilities = top;
+  request.top_log_probabilities = fields.integer("top_logprobs", 0, 0, most_top_log_probabilities);
+  if (request.top_log_probabilities > 0 && !request.log_probabilities) fields.wrong_value("top_logprobs", "none unless logprobs is true");
+  if (request.log_probabilities) model.log_probabilities = std::max(model.log_probabilities.value_or(0), request.top_log_probabilities);
 
-  // R1 always reasons, V3.1 if asked: with the name that its template has for it, or OpenAI's.
-  const std::string effort = fields.text("reasoning_effort", "none");
-  dsv3::ChatOptions options{.thinking = fields.object("chat_template_kwargs").boolean("thinking", effort != "none" && effort != "minimal")};
-
+  dsv3::ChatOptions options = read_chat_options(fields);
+  const bool continues = continues_last(fields, messages);
   auto set = read_tools(fields, body);
   const auto required = required_tools(fields, set);
+  if (continues && !required.empty()) fields.wrong_value("tool_choice", "'none' or 'auto' where a message is continued");
   if (!set.tools.empty()) {
     if (service.text.format == dsv3::ChatFormat::plain) fields.wrong_value("tools", "none: this model's chats have no tools");
     const std::string prompt = tools_prompt(service.text.format, set.tools);
@@ -178,30 +222,56 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   const bool plain = service.text.format == dsv3::ChatFormat::plain;
   if (plain) model.stop_strings.push_back("\n\n");
   if (!required.empty()) options.thinking = false;
-  std::vector<int> prompt;
-  try {
-    const auto pieces = dsv3::chat_pieces(service.text.format, messages, options);
-    request.starts_thinking = starts_thinking(pieces);
-    prompt = service.text.encode_chat(pieces);
-  } catch (const dsv3::Error& e) {
-    throw ApiError(400, e.what(), "messages", "invalid_value");
-  }
+  auto [prompt, thinking] = render(service, messages, options, continues);
+  request.starts_thinking = thinking;
   if (!required.empty()) {
     if (request.starts_thinking) request.prefill = std::string(dsv3::chat::end_think) + "\n\n";
     force_call(service, set, required, request, model);
-  } else if (const std::string gbnf = response_grammar(fields, body); !gbnf.empty()) {
+  } else if (const Structure s = response_structure(fields, body); !s.gbnf.empty()) {
     const auto end_think = service.text.tokenizer.token_id(dsv3::chat::end_think);
-    constrain(service, model, gbnf, grammar_field(fields), service.token_texts, request.starts_thinking ? end_think : std::nullopt);
+    constrain(service, model, s.gbnf, s.field, service.token_texts, request.starts_thinking ? end_think : std::nullopt);
   }
   if (!request.prefill.empty()) {
     const auto more = service.text.tokenizer.encode(request.prefill);
     prompt.insert(prompt.end(), more.begin(), more.end());
   }
-  const std::int64_t most = service.limits.max_new_tokens > 0 ? service.limits.max_new_tokens : 1 << 30;
-  const auto wanted = fields.integer("max_completion_tokens", fields.integer("max_tokens", 0, 1, most), 1, most);
+  std::optional<std::int64_t> wanted;
+  for (const char* name : {"max_tokens", "max_completion_tokens"})
+    if (fields.find(name) != nullptr)
+      wanted = fields.integer(name, 0, model.report_prompt ? 0 : 1, std::numeric_limits<std::int64_t>::max());
   set_prompt(service, model, std::move(prompt), wanted, "messages");
   request.prompts.push_back(std::move(model));
   return request;
+}
+
+Json tokenize(const Service& service, const std::string& body) {
+  const Json json = parse_body(body);
+  const Fields fields(json);
+  check_model(service, fields);
+  std::vector<int> ids;
+  if (fields.find("messages") != nullptr) {
+    const auto messages = read_messages(fields);
+    ids = render(service, messages, read_chat_options(fields), continues_last(fields, messages)).ids;
+  } else {
+    const Json& prompt = fields.required("prompt");
+    if (!prompt.is_string()) fields.wrong_type("prompt", "a string");
+    const auto& text = prompt.get_ref<const std::string&>();
+    ids = fields.boolean("add_special_tokens", true) ? service.text.encode(text) : service.text.tokenizer.encode(text);
+  }
+  Json texts;
+  if (fields.boolean("return_token_strs", false))
+    for (const int id : ids) texts.push_back(std::string(service.text.text_of(id)));
+  return {
+      {"count", ids.size()}, {"max_model_len", service.engine->options().max_tokens}, {"tokens", ids}, {"token_strs", std::move(texts)}};
+}
+
+Json detokenize(const Service& service, const std::string& body) {
+  const Json json = parse_body(body);
+  const Fields fields(json);
+  check_model(service, fields);
+  const Json& tokens = fields.required("tokens");
+  if (!tokens.is_array()) fields.wrong_type("tokens", "an array of token ids");
+  return {{"prompt", service.text.text_of(read_ids(service, fields, "tokens", tokens))}};
 }
 
 }  // namespace serve::inline DSV3_ISA

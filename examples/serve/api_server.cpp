@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iomanip>
+#include <iostream>
 #include <limits>
 
+#include "access.hpp"
 #include "page.hpp"
 #include "responses.hpp"
 
@@ -14,32 +17,9 @@ using httplib::Request;
 using httplib::Response;
 using std::chrono::milliseconds;
 
-constexpr milliseconds poll_time{200};          // between looks at whether the client is still there
+constexpr milliseconds poll_time{200};  // between looks at whether the client is still there
+constexpr milliseconds first_poll_time = Connection::half_close_time / 2;
 constexpr std::chrono::seconds quiet_time{15};  // after which a stream says that it is alive
-
-void send_json(Response& response, int status, const Json& json) {
-  response.status = status;
-  response.set_content(text_of(json), "application/json");
-}
-
-void send_error(Response& response, const ApiError& error) {
-  if (error.status == 429 || error.status == 503) response.set_header("Retry-After", "1");
-  if (error.status == 401) response.set_header("WWW-Authenticate", "Bearer");
-  send_json(response, error.status, error.json());
-}
-
-/// Whether they are equal, in a time that does not depend on where they differ.
-bool same_secret(const std::string& a, const std::string& b) {
-  unsigned difference = a.size() != b.size();
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
-  return difference == 0;
-}
-
-void check_key(const Service& service, const Request& request) {
-  if (service.api_key.empty() || same_secret(request.get_header_value("Authorization"), "Bearer " + service.api_key)) return;
-  throw ApiError(401, "Incorrect API key provided.", {}, "invalid_api_key");
-}
 
 /// What the client says that it sends; 0 if it does not say.
 std::uint64_t content_length(const Request& request) {
@@ -81,6 +61,7 @@ struct Run {
   Answers answers;
   ResponseWriter writer;
   bool begun = false;
+  milliseconds patience = first_poll_time;
   std::chrono::steady_clock::time_point last_write = std::chrono::steady_clock::now();
 };
 
@@ -93,7 +74,8 @@ bool stream_more(Run& run, httplib::DataSink& sink) {
     if (!run.begun)
       for (const Json& chunk : run.writer.first_chunks()) say(chunk);
     run.begun = true;
-    for (auto event = run.answers.next(text.empty() ? poll_time : milliseconds(0)); event; event = run.answers.next(milliseconds(0)))
+    for (auto event = run.answers.next(text.empty() ? std::exchange(run.patience, poll_time) : milliseconds(0)); event;
+         event = run.answers.next(milliseconds(0)))
       if (const Json chunk = run.writer.take(*event); !chunk.is_null()) say(chunk);
     done = run.answers.all_ended();
     if (done && run.request.include_usage) say(run.writer.usage_chunk(run.answers));
@@ -112,8 +94,9 @@ bool stream_more(Run& run, httplib::DataSink& sink) {
 
 void answer_whole(Run& run) {
   for (auto looked = std::chrono::steady_clock::now(); !run.answers.all_ended();) {
-    if (const auto event = run.answers.next(poll_time)) run.writer.take(*event);
-    if (std::chrono::steady_clock::now() - looked < poll_time) continue;
+    if (const auto event = run.answers.next(run.patience)) run.writer.take(*event);
+    if (std::chrono::steady_clock::now() - looked < run.patience) continue;
+    run.patience = poll_time;
     looked = std::chrono::steady_clock::now();
     if (Connection::current() != nullptr && !Connection::current()->alive()) throw ApiError(499, "The client has left.");
   }
@@ -121,10 +104,20 @@ void answer_whole(Run& run) {
 
 using Parse = ApiRequest (*)(const Service&, const std::string&);
 
-void complete(Service& service, Parse parse, const Request& request, Response& response, const httplib::ContentReader& reader) {
+/// The body of a request that may be answered.
+std::string admit(const Service& service, const Request& request, const Response& response, const httplib::ContentReader& reader) {
   try {
     check_key(service, request);
-    const std::string body = read_body(service, request, response, reader);
+  } catch (const ApiError&) {
+    if (Connection::current() != nullptr) Connection::current()->close_after_answer();  // its body was not read
+    throw;
+  }
+  return read_body(service, request, response, reader);
+}
+
+void complete(Service& service, Parse parse, const Request& request, Response& response, const httplib::ContentReader& reader) {
+  try {
+    const std::string body = admit(service, request, response, reader);
     if (service.draining) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
     if (!service.engine->healthy()) throw ApiError(503, "The engine has failed.", {}, "engine_failed");
     auto run = std::make_shared<Run>(service, parse(service, body));
@@ -140,7 +133,6 @@ void complete(Service& service, Parse parse, const Request& request, Response& r
     });
   } catch (const ApiError& e) {
     if (e.status == 499) service.metrics.count_disconnect();
-    if (e.status == 401 && Connection::current() != nullptr) Connection::current()->close_after_answer();  // its body was not read
     send_error(response, e);
   }
 }
@@ -153,16 +145,42 @@ Json model_json(const Service& service) {
           {"max_model_len", service.engine->options().max_tokens}};
 }
 
+void log_request(const Request& request, const Response& response) {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&now, &utc);
+  std::ostringstream line;  // written at once, as other threads write too
+  line << std::put_time(&utc, "%FT%TZ") << ' ' << request.remote_addr << ' ' << request.method << ' '
+       << Json(request.path).dump(-1, ' ', true) << ' ' << response.status;
+  if (Connection::current() != nullptr) line << ' ' << Connection::current()->duration() << " ms";
+  std::cerr << line.str() + '\n' << std::flush;
+}
+
+/// Clients of proxies may send the whole address.
+std::string route(const char* path) { return std::string("(?:https?://[^/]*)?") + path; }
+
 }  // namespace
 
 void add_routes(Server& server, Service& service) {
+  guard(server, service);
   const auto post = [&](const char* path, Parse parse) {
-    server.Post(path, [&service, parse](const Request& request, Response& response, const httplib::ContentReader& reader) {
+    server.Post(route(path), [&service, parse](const Request& request, Response& response, const httplib::ContentReader& reader) {
       complete(service, parse, request, response, reader);
     });
   };
   post("/v1/completions", parse_completion);
   post("/v1/chat/completions", parse_chat_completion);
+  const auto post_text = [&](const char* path, Json (*answer)(const Service&, const std::string&)) {
+    server.Post(route(path), [&service, answer](const Request& request, Response& response, const httplib::ContentReader& reader) {
+      try {
+        send_json(response, 200, answer(service, admit(service, request, response, reader)));
+      } catch (const ApiError& e) {
+        send_error(response, e);
+      }
+    });
+  };
+  post_text("/tokenize", tokenize);
+  post_text("/detokenize", detokenize);
 
   const auto with_key = [&](auto answer) {
     return [&service, answer](const Request& request, Response& response) {
@@ -174,25 +192,25 @@ void add_routes(Server& server, Service& service) {
       }
     };
   };
-  server.Get("/v1/models", with_key([&](const Request&, Response& response) {
+  server.Get(route("/v1/models"), with_key([&](const Request&, Response& response) {
                send_json(response, 200, {{"object", "list"}, {"data", Json::array({model_json(service)})}});
              }));
-  server.Get("/v1/models/(.+)", with_key([&](const Request& request, Response& response) {
+  server.Get(route("/v1/models/(.+)"), with_key([&](const Request& request, Response& response) {
                const std::string name = request.matches[1];
                if (name != service.name) throw ApiError(404, "The model '" + name + "' does not exist.", "model", "model_not_found");
                send_json(response, 200, model_json(service));
              }));
-  server.Get("/health", [&](const Request&, Response& response) {
+  server.Get(route("/health"), [&](const Request&, Response& response) {
     const bool healthy = service.engine->healthy();
     send_json(response, healthy && !service.draining ? 200 : 503,
               {{"status", !healthy           ? "failed"
                           : service.draining ? "shutting down"
                                              : "ok"}});
   });
-  server.Get("/metrics", [&](const Request&, Response& response) {
+  server.Get(route("/metrics"), [&](const Request&, Response& response) {
     response.set_content(service.metrics.text(service.engine->stats()), "text/plain; version=0.0.4");
   });
-  server.Get("/", [](const Request&, Response& response) {
+  server.Get(route("/"), [](const Request&, Response& response) {
     response.set_header(
         "Content-Security-Policy",
         "default-src 'none'; connect-src 'self'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'");
@@ -213,6 +231,7 @@ void add_routes(Server& server, Service& service) {
   server.set_error_handler([](const Request& request, Response& response) {  // httplib's own errors have no body
     if (!response.body.empty()) return;
     const bool unknown = response.status == 404;
+    if ((!unknown || request.method == "POST") && Connection::current() != nullptr) Connection::current()->close_after_answer();  // unread
     send_error(response,
                ApiError(response.status,
                         unknown ? "Unknown request URL: " + request.method + " " + request.path + "." : "The request is malformed.", {},
@@ -225,7 +244,9 @@ void add_routes(Server& server, Service& service) {
     response.set_header("Connection", "close");
   });
   server.set_logger([&](const Request& request, const Response& response) {
-    constexpr std::array known{"/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics", "/"};
+    if (service.log_requests) log_request(request, response);
+    constexpr std::array known{
+        "/v1/completions", "/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/health", "/metrics", "/"};
     const bool is_known = std::find(known.begin(), known.end(), request.path) != known.end();
     service.metrics.count_response(is_known ? request.path : "other", response.status);
   });

@@ -122,14 +122,21 @@ bool Connection::ready(short events, std::chrono::milliseconds timeout) const {
 
 bool Connection::alive() const {
   pollfd p{socket_, POLLRDHUP, 0};
-  return ::poll(&p, 1, 0) == 0;
+  if (::poll(&p, 1, 0) == 0) return true;
+  if ((p.revents & (POLLERR | POLLHUP)) != 0) return false;
+  if (Clock::now() - begin_time_ < half_close_time) half_closed_ = true;
+  return half_closed_;
 }
 
 bool Connection::wait_for_request() {
   if (begin_ == end_ && !ready(POLLIN, limits_.keep_alive)) return false;
+  begin_time_ = Clock::now();
   left_ = limits_.request_bytes;
-  deadline_ = Clock::now() + limits_.request_time;
-  return true;
+  deadline_ = begin_time_ + limits_.request_time;
+  constexpr unsigned char tls_handshake = 0x16;
+  unsigned char first = 0;
+  const bool tls = begin_ == end_ && ::recv(socket_, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && first == tls_handshake;
+  return !tls;  // it would wait for an answer in TLS
 }
 
 bool Connection::is_readable() const { return begin_ < end_ || ready(POLLIN, std::chrono::milliseconds(0)); }

@@ -31,16 +31,20 @@ class Connection : public httplib::Stream {
   Connection(socket_t socket, const ConnectionLimits& limits, const std::atomic<bool>& ending);
   ~Connection();
 
+  /// How much later than its request a client's end may come and still be a part of it; alive() must be asked before, to see it.
+  static constexpr std::chrono::milliseconds half_close_time{50};
+
   /// The connection that this thread serves; null outside of a request.
   static Connection* current();
 
   /// Waits for the first byte of a request. Returns whether there is one.
   bool wait_for_request();
-  /// Whether the client has not closed its side.
+  /// Whether the client is still there. One that closes its sending side with its request waits for the answer; one that does so later has
+  /// left.
   bool alive() const;
   /// After the answer to this request: what the client still sends is not looked at.
   void close_after_answer() { closing_ = true; }
-  bool closing() const { return closing_; }
+  bool closing() const { return closing_ || half_closed_; }
   /// Answers a client whose request is not going to be read, without making anyone wait.
   bool refuse(const std::string& answer);
 
@@ -68,6 +72,8 @@ class Connection : public httplib::Stream {
   std::size_t left_ = 0;             // bytes that the request may still have
   Clock::time_point deadline_;
   const std::atomic<bool>& ending_;
+  Clock::time_point begin_time_;      // of the request
+  mutable bool half_closed_ = false;  // what alive() has found out
   bool closing_ = false;
 };
 

@@ -1,8 +1,11 @@
 // dsv3-serve: an HTTP server with OpenAI's API on a checkpoint.
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "../cli/cli.hpp"
@@ -15,11 +18,14 @@ namespace {
 constexpr const char* usage =
     "usage: dsv3-serve DIR [options]\n\n"
     "Serves the checkpoint in DIR (config.json, safetensors, tokenizer.json) with OpenAI's API: /v1/models, /v1/completions,\n"
-    "/v1/chat/completions; also /health, /metrics (Prometheus) and, at /, a page to chat with. SIGTERM and SIGINT end it gracefully.\n"
+    "/v1/chat/completions; also /tokenize, /detokenize, /health, /metrics (Prometheus) and, at /, a page to chat with. SIGTERM and SIGINT "
+    "end it gracefully.\n"
     "  --host ADDRESS            to listen on (default 127.0.0.1)\n"
     "  --port P                  default 8080; 0 takes a free one and prints it\n"
     "  --name NAME               of the model in the API (default: the folder's)\n"
-    "  --api-key-file FILE       holds the key that clients must send; DSV3_API_KEY in the environment does the same\n"
+    "  --api-key-file FILE       holds keys, one a line, of which clients must send one; DSV3_API_KEY in the environment is one more\n"
+    "  --allowed-origins LIST    origins, separated by commas, whose pages may read answers (CORS); * for any (default: none)\n"
+    "  --log-requests            writes a line for each request to standard error\n"
     "  --format F                of chats: v3, r1, v3-0324, r1-0528, v31 or plain (lines); default: that of the checkpoint's chat\n"
     "                            template, else plain\n"
     "  --context N               most tokens of prompt and answer (default: the model's, at most 8192)\n"
@@ -53,15 +59,46 @@ dsv3::SchedulerOptions scheduler_options(const cli::Args& args, const dsv3::Conf
   return o;
 }
 
-std::string read_api_key(const cli::Args& args) {
-  const char* variable = std::getenv("DSV3_API_KEY");
-  std::string key = variable == nullptr ? "" : variable;
-  if (const auto file = args.value("--api-key-file")) {
-    key = dsv3::io::read_text_file(*file, 4096);
-    key.erase(key.find_last_not_of(" \t\r\n") + 1);
-    dsv3::require(!key.empty(), *file, ": expected an API key, found nothing");
+/// What lies between `separator`s, without the white space around it; nothing for empty parts.
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) {
+    part.erase(part.find_last_not_of(" \t\r\n") + 1);
+    part.erase(0, part.find_first_not_of(" \t\r\n"));
+    if (!part.empty()) parts.push_back(part);
   }
-  return key;
+  return parts;
+}
+
+std::vector<std::string> read_api_keys(const cli::Args& args) {
+  std::vector<std::string> keys;
+  if (const char* variable = std::getenv("DSV3_API_KEY")) {
+    keys = split(variable, '\n');
+    dsv3::require(!keys.empty(), "DSV3_API_KEY: expected an API key, found nothing; unset it to let anyone ask");
+  }
+  if (const auto file = args.value("--api-key-file")) {
+    const auto more = split(dsv3::io::read_text_file(*file, 1 << 20), '\n');
+    dsv3::require(!more.empty(), *file, ": expected an API key, found nothing");
+    keys.insert(keys.end(), more.begin(), more.end());
+  }
+  return keys;
+}
+
+/// Megabytes of memory that the process has now; weights that were never read are not among them, as files are mapped.
+double resident_megabytes() {
+  std::ifstream in("/proc/self/statm");
+  double all = 0, resident = 0;
+  in >> all >> resident;
+  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1e6;
+}
+
+void say_what_there_is(const serve::Service& service) {
+  const auto& o = service.engine->options();
+  std::ostringstream line;
+  line << "dsv3-serve: context " << o.max_tokens << " tokens, " << o.max_sequences << " answers at once and " << o.max_queue
+       << " waiting, caches for " << o.cache_tokens << " tokens; " << std::llround(resident_megabytes()) << " MB of memory in use\n";
+  std::cerr << line.str() << std::flush;
 }
 
 Index unfinished(const serve::Service& service) {
@@ -110,12 +147,12 @@ void serve_until_signal(const cli::Args& args, serve::Service& service) {
 }  // namespace
 
 int DSV3_MAIN(int argc, char** argv) {
-  return cli::run("dsv3-serve", usage, argc, argv, [&] {
-    const cli::Args args(
-        argc, argv, 1,
-        {"--host", "--port", "--name", "--api-key-file", "--format", "--context", "--max-new", "--sequences", "--queue", "--cache-tokens",
-         "--step-tokens", "--drafts", "--compute", "--connections", "--max-body", "--timeout", "--grace", "--threads"},
-        {});
+  return cli::run("dsv3-serve", usage, [&] {
+    const cli::Args args(argc, argv, 1,
+                         {"--host", "--port", "--name", "--api-key-file", "--allowed-origins", "--format", "--context", "--max-new",
+                          "--sequences", "--queue", "--cache-tokens", "--step-tokens", "--drafts", "--compute", "--connections",
+                          "--max-body", "--timeout", "--grace", "--threads"},
+                         {"--log-requests"});
     sigset_t ends;  // blocked in all threads: serve_until_signal() waits for them
     sigemptyset(&ends);
     sigaddset(&ends, SIGINT);
@@ -127,7 +164,9 @@ int DSV3_MAIN(int argc, char** argv) {
     const dsv3::Config config = dsv3::io::read_config(folder);
     const auto name = folder.filename().empty() ? folder.parent_path().filename() : folder.filename();
     serve::Service service{.name = args.value("--name").value_or(name.string()),
-                           .api_key = read_api_key(args),
+                           .api_keys = read_api_keys(args),
+                           .allowed_origins = split(args.value("--allowed-origins").value_or(""), ','),
+                           .log_requests = args.has("--log-requests"),
                            .limits = {},
                            .config = config,
                            .text = cli::TextModel(folder, config, args.value("--format")),
@@ -149,6 +188,7 @@ int DSV3_MAIN(int argc, char** argv) {
     service.engine = serve::open_engine(folder, config, args.compute(), scheduler_options(args, config), args.threads(),
                                         [&](int id) { return text.text_of(id); });
     if (!text.has_format) std::cerr << "dsv3-serve: no known chat template: chats are plain lines, answers end with an empty one\n";
+    say_what_there_is(service);
     serve_until_signal(args, service);
   });
 }

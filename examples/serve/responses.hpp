@@ -30,14 +30,19 @@ class ResponseWriter {
     dsv3::io::Utf8Stream characters{};
     dsv3::ChatParser parser{};
     std::string text, reasoning, finish_reason{};  // text: of a completion, or a chat's content
-    Json calls = Json::array(), log_probabilities = Json::array();
+    Json calls = Json::array(), log_probabilities = Json::array(), prompt_log_probabilities = Json::array();
     std::size_t text_offset = 0;  // of the next token, for completions' logprobs
+    double log_probability = 0;   // of all tokens
+    dsv3::Index tokens = 0;
   };
 
   Json take_chat(Answer& answer, const Event& event, const std::string& text);
   Json take_completion(Answer& answer, const Event& event, const std::string& text);
-  Json chat_log_probabilities(const Event& event) const;
-  Json completion_log_probabilities(const Json& tokens) const;
+  void take_prompt(Answer& answer, const Event& event) const;
+  Json log_probabilities(const Event& event) const;
+  static Json completion_log_probabilities(const Json& tokens);
+  /// The answers that are told: of those to one prompt, the likeliest n.
+  std::vector<std::size_t> chosen() const;
   Json chunk(std::size_t answer, Json choice) const;
   Json envelope(const char* object) const;
   static Json usage(const Answers& answers);

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "../cli/text_model.hpp"
 #include "dsv3/generate/grammar_mask.hpp"
@@ -21,8 +22,10 @@ struct Limits {
 };
 
 struct Service {
-  std::string name;  ///< of the model
-  std::string api_key;
+  std::string name;                          ///< of the model
+  std::vector<std::string> api_keys;         ///< of which clients must send one; none: anyone may ask
+  std::vector<std::string> allowed_origins;  ///< whose pages may read answers; "*" for any
+  bool log_requests = false;
   Limits limits;
   dsv3::Config config;
   cli::TextModel text;

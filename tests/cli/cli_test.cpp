@@ -48,7 +48,7 @@ TEST_CASE("errors name the file and the reason") {
   CHECK(holds(nowhere.err, "/no/such/folder"));
   const auto vocabulary = run("generate '" + shakespeare + "' --ids 1,5000");
   CHECK(vocabulary.code == 1);
-  CHECK(holds(vocabulary.err, "token id 5000, expected ids in [0, 1024)"));
+  CHECK(holds(vocabulary.err, "expected token ids in [0, 1024), got 5000"));
   const auto no_tokenizer = run("generate '" + golden + "v3-tiny' --prompt hello");
   CHECK(no_tokenizer.code == 1);
   CHECK(holds(no_tokenizer.err, "tokenizer.json"));
@@ -69,6 +69,41 @@ TEST_CASE("dsv3-generate gives the reference's greedy text") {
   CHECK(sampled.code == 0);
   CHECK(sampled.out == run("generate '" + shakespeare + "' --prompt 'ROMEO:\n' --max-new 40 --temperature 0.8 --seed 3 --threads 1").out);
   CHECK(sampled.out != run("generate '" + shakespeare + "' --prompt 'ROMEO:\n' --max-new 40 --temperature 0.8 --seed 4").out);
+}
+
+TEST_CASE("dsv3-generate takes texts and options as other programs do") {
+  const std::string command = "generate '" + shakespeare + "' ";
+  const auto plain = run(command + "--prompt 'ROMEO:\n' --max-new 20");
+  std::ofstream(scratch + "prompt.txt") << "ROMEO:\n";
+  for (const std::string& same :
+       std::vector<std::string>{"-p 'ROMEO:\n' -n 20", "--prompt='ROMEO:\n' --max-new=20", "-f '" + scratch + "prompt.txt' -n 20",
+                                "-f - -n 20 <'" + scratch + "prompt.txt'", "-p 'ROMEO:\n' -n 20 --drafts 2 --top-k 5"}) {
+    CAPTURE(same);
+    CHECK(run(command + same).out == plain.out);
+  }
+  const auto stopped = run(command + "-p 'ROMEO:\n' -n 20 --stop=unheard --stop 'and I'");
+  CHECK(stopped.out == plain.out.substr(0, plain.out.find("and I")) + "\n");
+  const auto line = io::parse_json(run(command + "-p 'ROMEO:\n' -n 20 --stop 'and I' --json").out, "JSON");
+  CHECK("ROMEO:\n" + line["text"].get<std::string>() + "\n" == stopped.out);
+  CHECK(line["finish_reason"] == "stop");
+  CHECK(io::parse_json(run(command + "--ids 5,6 -n 3 --json").out, "JSON")["ids"].size() == 3);
+  CHECK(run(command + "-p x -n 0").out == "x\n");
+  CHECK(run(command + "-p x -n 20 --temperature 1 --seed 1").out != run(command + "-p x -n 20 --temperature 1 --seed 2").out);
+  for (const char* wrong : {"", "-p x --ids 1", "-p x -f y", "-q", "-p x --json=1", "-p x --drafts 17", "--ids 1 --stop x", "-p x extra"}) {
+    CAPTURE(wrong);
+    CHECK(run(command + wrong).code == 2);
+  }
+  CHECK(run(command + "-f '" + scratch + "none.txt'").code == 1);
+  CHECK(run("generate --version").out.starts_with("dsv3-generate "));
+  CHECK(run("generate -h").out == run("generate x --help").out);
+}
+
+TEST_CASE("dsv3-tokenize takes a folder, and shows pieces") {
+  std::ofstream(scratch + "text.txt") << "To be";
+  const auto ids = run("tokenize '" + shakespeare + "/tokenizer.json' <'" + scratch + "text.txt'"),
+             same = run("tokenize '" + shakespeare + "' <'" + scratch + "text.txt'");
+  CHECK((ids.code == 0 && ids.out == same.out));
+  CHECK(run("tokenize '" + shakespeare + "' --pieces <'" + scratch + "text.txt'").out == "406 \"To\"\n310 \" be\"\n");
 }
 
 TEST_CASE("dsv3-logits writes what the reference computed") {

@@ -302,7 +302,7 @@ TEST_CASE("other ends, and requests that do not fit") {
   CHECK_THROWS_WITH_AS(end({.prompt = {}}, 0), "request: prompt: expected at least one token", Error);
   CHECK_THROWS_WITH_AS(end({.prompt = {1024}}, 0), "request: prompt: expected token ids in [0, 1024), got 1024", Error);
   CHECK_THROWS_WITH_AS(end({.prompt = passage(21)}, 0), "request: the prompt has 21 tokens, the cache has room for 20", Error);
-  CHECK_THROWS_AS(end({.prompt = {1}, .max_new_tokens = 0}, 0), Error);
+  CHECK_THROWS_AS(end({.prompt = {1}, .max_new_tokens = -1}, 0), Error);
   CHECK_THROWS_AS(end({.prompt = {1}, .sampling = {.temperature = -1}}, 0), Error);
   CHECK_THROWS_AS(end({.prompt = {1}, .log_probabilities = -1}, 0), Error);
   CHECK_THROWS_AS(end({.prompt = {1}}, -1), Error);

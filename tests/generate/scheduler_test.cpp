@@ -379,3 +379,60 @@ TEST_CASE("one token of a prompt is never taken from a kept text") {
   CHECK(common(64) == 0);
   CHECK(PrefixStore<TestModel>(1).common(text, text, 192) == 128);
 }
+
+TEST_CASE("tokens of prompts are reported with the logits of the whole text, also where others computed them") {
+  const TestModel three = with_modules(3, false);
+  Context ctx;
+  NoTape none;
+  for (const Index depth : {0, 2}) {
+    CAPTURE(depth);
+    Many scheduler(three, {.max_sequences = 4, .max_tokens = 200, .step_tokens = 24, .depth = depth});
+    for (const std::size_t tokens : {1, 2, 33, 80}) {
+      CAPTURE(tokens);
+      Request request{.prompt = passage(tokens), .max_new_tokens = 3, .log_probabilities = 2, .report_prompt = true};
+      std::vector<Cache<DeepSeekV3>> caches;
+      const Matrix<int> ids = Eigen::Map<const Matrix<int>>(request.prompt.data(), 1, static_cast<Index>(tokens));
+      const Matrix<float> h = run_batch(ctx, three, ids, caches, none);
+      Matrix<float> logits(h.rows(), three.config().vocab_size);
+      three.logits(ctx, view(h), view(logits));
+
+      for (const Index max_new : {0, 3}) {  // the same prompt twice: the second time its pages are kept
+        request.max_new_tokens = max_new;
+        Index next = -static_cast<Index>(tokens);
+        Finish end;
+        scheduler.submit(
+            request,
+            [&](const Token& t) {
+              CHECK(t.index == next);
+              if (next < 0) CHECK(t.id == request.prompt[static_cast<std::size_t>(next + static_cast<Index>(tokens))]);
+              if (const Index row = next + static_cast<Index>(tokens) - 1; row < 0) {
+                CHECK((t.logits.empty() && !t.log_probabilities));
+              } else if (next < 0) {
+                const std::span<const float> expected(logits.row(row).data(), t.logits.size());
+                CHECK(std::equal(expected.begin(), expected.end(), t.logits.begin()));
+                const auto log = sampling::log_probabilities(expected, t.id, 2);
+                CHECK((t.log_probabilities->chosen == log.chosen && t.log_probabilities->rank == log.rank));
+                CHECK(log.rank == 1 + std::count_if(expected.begin(), expected.end(),
+                                                    [&](float l) { return l > expected[static_cast<std::size_t>(t.id)]; }));
+              }
+              ++next;
+              return true;
+            },
+            [&](const Finish& f) { end = f; });
+        while (scheduler.step(ctx)) {
+        }
+        CHECK(next == max_new);
+        CHECK(end.reason == FinishReason::max_new_tokens);
+        CHECK((end.stats.cached_tokens == 0 && end.stats.new_tokens == max_new));
+      }
+    }
+    bool ended = false;  // a callback that returns false ends it there
+    Index seen = 0;
+    scheduler.submit(
+        {.prompt = passage(50), .report_prompt = true}, [&](const Token&) { return ++seen < 40; },
+        [&](const Finish& f) { ended = f.reason == FinishReason::cancelled; });
+    while (scheduler.step(ctx)) {
+    }
+    CHECK((ended && seen == 40));
+  }
+}

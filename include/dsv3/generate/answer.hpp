@@ -39,7 +39,7 @@ class Answer {
     for (const int id : ids_)
       require(id >= 0 && id < c.vocab_size, "request: prompt: expected token ids in [0, ", c.vocab_size, "), got ", id);
     require(known_ <= capacity, "request: the prompt has ", known_, " tokens, the cache has room for ", capacity);
-    require(request_.max_new_tokens >= 1, "request: max_new_tokens: expected at least 1, got ", request_.max_new_tokens);
+    require(request_.max_new_tokens >= 0, "request: max_new_tokens: expected at least 0, got ", request_.max_new_tokens);
     require(request_.stop_strings.empty() || token_bytes_, "request: stop_strings need the tokens' bytes, which were not given");
     if (const auto n = request_.log_probabilities)
       require(*n >= 0 && *n <= Request::most_log_probabilities, "request: log_probabilities: expected 0 to ",
@@ -59,6 +59,8 @@ class Answer {
   Index drafts() const { return static_cast<Index>(ids_.size()) - known_; }
   /// Tokens that may still come.
   Index left() const { return limit_ - stats_.new_tokens; }
+  /// Whether the logits after the token at `position` are to be given to report_prompt().
+  bool reports_prompt(Index position = 0) const { return request_.report_prompt && position < stats_.prompt_tokens; }
 
   const Request& request() const { return request_; }
   GenerationStats& stats() { return stats_; }
@@ -68,7 +70,7 @@ class Answer {
   /// Ends the answer.
   void end(FinishReason reason, std::string error = {}) {
     ids_.resize(static_cast<std::size_t>(known_));
-    finish_ = Finish{reason, stop_matcher_.finish(), std::move(error), stats_};
+    finish_ = Finish{reason, stop_matcher_.finish(), std::move(error), stats_, -1, {}};
   }
 
   /// Proposes the token after ids_and_drafts() from a draft's logits [S]. Returns whether another draft makes sense.
@@ -85,10 +87,19 @@ class Answer {
     return !is_stop(ids_.back());
   }
 
+  /// logits [n, S] after the prompt's tokens from `begin` on: reports the tokens that follow them there, and first of all the first one.
+  /// Throws: what callbacks throw; the answer must not be continued then.
+  void report_prompt(Index begin, ConstMatrixView<float> logits) {
+    if (begin == 0) report_prompt_token(0, {});
+    for (Index i = 0; i < logits.rows() && begin + i + 1 < stats_.prompt_tokens && !finish_; ++i)
+      report_prompt_token(begin + i + 1, {logits.row_data(i), static_cast<std::size_t>(logits.cols())});
+  }
+
   /// logits [1 + drafts, S] of the tokens after ids() and after each draft: adds the drafts that stand and the token that follows them,
   /// and drops the other drafts. Each token is reported before the next is chosen.
   /// Throws: Error if no token can be chosen, and what processors and callbacks throw; the answer must not be continued then.
   void verify(ConstMatrixView<float> logits) {
+    if (left() == 0) return end(FinishReason::max_new_tokens);  // none was asked for
     ++stats_.passes;
     const Index drafted = drafts();
     for (Index j = 0; j <= drafted && !finish_; ++j) {
@@ -137,11 +148,28 @@ class Answer {
     return choose(total > 0 ? q : p_);
   }
 
+  std::optional<sampling::LogProbabilities> log_probabilities(std::span<const float> logits, int id) const {
+    if (!request_.log_probabilities) return std::nullopt;
+    return sampling::log_probabilities(logits, id, *request_.log_probabilities);
+  }
+
+  void report_prompt_token(Index at, std::span<const float> logits) {
+    const int id = ids_[static_cast<std::size_t>(at)];
+    Token token{id, at - stats_.prompt_tokens, token_bytes_ ? std::string(token_bytes_(id)) : std::string(), logits, {}};
+    if (!logits.empty()) token.log_probabilities = log_probabilities(logits, id);
+    if (on_token_ && !on_token_(token)) end(FinishReason::cancelled);
+  }
+
   // The token at place known_ of ids_ belongs to the answer.
   void add(int id, std::span<const float> logits) {
-    if (is_stop(id)) return end(FinishReason::stop_token);
+    if (is_stop(id)) {
+      end(FinishReason::stop_token);
+      finish_->stop_token = id;
+      finish_->stop_log_probabilities = log_probabilities(logits, id);
+      return;
+    }
     Token token{id, stats_.new_tokens, token_bytes_ ? stop_matcher_.push(token_bytes_(id)) : std::string(), logits, {}};
-    if (const auto n = request_.log_probabilities) token.log_probabilities = sampling::log_probabilities(logits, id, *n);
+    token.log_probabilities = log_probabilities(logits, id);
     ++known_;
     ++stats_.new_tokens;
     const bool go_on = !on_token_ || on_token_(token);

@@ -7,8 +7,10 @@
 // * + ? {n} {n,} {n,m}; alternatives |. Leaves out token names (<think>).
 #pragma once
 
+#include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,12 +33,11 @@ class GbnfParser : GbnfScanner {
       const std::string_view name = take_name();
       if (name.empty() || !take("::=")) wrong("a rule: NAME ::= ...");
       const Rule rule = rule_named(name);
-      if (defined_[rule]) fail("grammar: rule ", name, " is defined twice");
-      defined_[rule] = true;
+      if (!defined_.insert(rule).second) fail("grammar: rule ", name, " is defined twice");
       parse_alternatives(rule, 0);
       if (at_ < text_.size() && !starts_rule()) wrong("another rule or an operator");
     }
-    for (const auto& [name, rule] : rules_) require(defined_[rule], "grammar: rule ", name, " is used, but not defined");
+    for (const auto& [name, rule] : rules_) require(defined_.contains(rule), "grammar: rule ", name, " is used, but not defined");
     const auto root = rules_.find("root");
     require(root != rules_.end(), "grammar: expected a rule named root, found none");
     grammar_.root = root->second;
@@ -47,24 +48,23 @@ class GbnfParser : GbnfScanner {
  private:
   using Symbols = std::vector<Symbol>;
   static constexpr int max_depth = 100;
+  static constexpr std::size_t longest_chain = 256;  // of rules for a repetition
 
-  Rule add_rule(std::string name) {
-    defined_.push_back(false);
-    return grammar_.add_rule(std::move(name));
-  }
   Rule rule_named(std::string_view name) {
     const auto at = rules_.find(name);
     if (at != rules_.end()) return at->second;
-    const Rule rule = add_rule(std::string(name));
+    const Rule rule = grammar_.add_rule(std::string(name));
     rules_.emplace(name, rule);
     return rule;
   }
 
   void parse_alternatives(Rule rule, int depth) {
     if (depth > max_depth) fail("grammar: groups nested deeper than ", max_depth, " in rule ", grammar_.name(rule));
+    std::vector<Symbols> alternatives;
     do {
-      grammar_.add_alternative(rule, parse_sequence(rule, depth));
+      alternatives.push_back(parse_sequence(rule, depth));
     } while (take("|"));
+    grammar_.add_alternatives(rule, std::move(alternatives));
   }
 
   Symbols parse_sequence(Rule rule, int depth) {
@@ -82,8 +82,7 @@ class GbnfParser : GbnfScanner {
     if (peek() == '[') return {Symbol::call(parse_class())};
     if (take(".")) return {Symbol::call(class_rule({{0, last_character}}))};
     if (take("(")) {
-      const Rule group = add_rule(grammar_.name(rule));
-      defined_[group] = true;
+      const Rule group = grammar_.add_rule(grammar_.name(rule));
       parse_alternatives(group, depth + 1);
       if (!take(")")) wrong("')'");
       return {Symbol::call(group)};
@@ -120,34 +119,51 @@ class GbnfParser : GbnfScanner {
 
   static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
 
+  /// `least` to `most` times `item`.
   Symbols repeated(Rule rule, Symbols item, std::size_t least, std::size_t most) {
-    if (item.size() > 1) {
-      const Rule whole = add_rule(grammar_.name(rule));
-      defined_[whole] = true;
-      grammar_.add_alternative(whole, item);
-      item = {Symbol::call(whole)};
-    }
+    if (item.size() > 1) item = {define(rule, {item})};
     if (item.empty()) return item;
-    Symbols result(least, item[0]);
-    if (most == least) return result;
-    // Without limit: more ::= item more | nothing. With one, a chain: more ::= item (item (item)?)? | nothing.
-    Rule more = add_rule(grammar_.name(rule));
-    defined_[more] = true;
+    Symbols result = times(rule, item[0], least);
     if (most == unlimited) {
+      const Rule more = grammar_.add_rule(grammar_.name(rule));
       grammar_.add_alternative(more, Symbols{item[0], Symbol::call(more)});
-    } else {
-      grammar_.add_alternative(more, item);
-      for (std::size_t i = least + 1; i < most; ++i) {
-        grammar_.add_alternative(more, {});
-        const Rule longer = add_rule(grammar_.name(rule));
-        defined_[longer] = true;
-        grammar_.add_alternative(longer, Symbols{item[0], Symbol::call(more)});
-        more = longer;
-      }
+      grammar_.add_alternative(more, {});
+      result.push_back(Symbol::call(more));
+    } else if (most > least) {
+      result.push_back(up_to(rule, item[0], most - least));
     }
-    grammar_.add_alternative(more, {});
-    result.push_back(Symbol::call(more));
     return result;
+  }
+
+  Symbol define(Rule rule, const std::vector<Symbols>& alternatives) {
+    const Rule made = grammar_.add_rule(grammar_.name(rule));
+    for (const Symbols& a : alternatives) grammar_.add_alternative(made, a);
+    return Symbol::call(made);
+  }
+
+  /// Exactly n times: a few, or a sum of powers of two, each of which is twice the one before.
+  Symbols times(Rule rule, Symbol item, std::size_t n) {
+    if (n <= longest_chain) return Symbols(n, item);
+    Symbols result;
+    for (Symbol power = item; n > 0; n >>= 1, power = define(rule, {{power, power}}))
+      if ((n & 1) != 0) result.push_back(power);
+    return result;
+  }
+
+  /// None to n times, in a chain: item (item (item)?)?. One for every number would be long, so that many are written as blocks of about
+  /// sqrt(n): fewer than a block, or a block and what may follow it. A text is then read in two ways at most.
+  Symbol up_to(Rule rule, Symbol item, std::size_t n) {
+    const auto chain = [&](std::size_t most) {
+      Symbol more = define(rule, {{}});
+      for (; most > 0; --most) more = define(rule, {{item, more}, {}});
+      return more;
+    };
+    if (n <= longest_chain) return chain(n);
+    const auto block = static_cast<std::size_t>(std::sqrt(static_cast<double>(n)));
+    const Symbol fewer = chain(block - 1), one = define(rule, {times(rule, item, block)});
+    Symbol more = chain(n % block);
+    for (std::size_t blocks = n / block; blocks > 0; --blocks) more = define(rule, {{fewer}, {one, more}});
+    return more;
   }
 
   Symbols parse_literal() {
@@ -173,6 +189,10 @@ class GbnfParser : GbnfScanner {
     if (negated) ++at_;
     std::vector<CharacterRange> ranges;
     while (peek() != ']') {
+      if (const auto more = take_shorthand(); !more.empty()) {
+        ranges.insert(ranges.end(), more.begin(), more.end());
+        continue;
+      }
       const Character low = take_character();
       Character high = low;
       if (peek() == '-' && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
@@ -188,10 +208,30 @@ class GbnfParser : GbnfScanner {
     return class_rule(negated ? complement(ranges) : ranges);
   }
 
+  /// \d, \w or \s, the characters of ASCII that they stand for; nothing if there is something else.
+  std::vector<CharacterRange> take_shorthand() {
+    if (peek() != '\\' || at_ + 1 >= text_.size()) return {};
+    std::vector<CharacterRange> ranges;
+    switch (text_[at_ + 1]) {
+      case 'd':
+        ranges = {{'0', '9'}};
+        break;
+      case 'w':
+        ranges = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
+        break;
+      case 's':
+        ranges = {{'\t', '\r'}, {' ', ' '}};
+        break;
+      default:
+        return {};
+    }
+    at_ += 2;
+    return ranges;
+  }
+
   Rule class_rule(const std::vector<CharacterRange>& ranges) {
     if (const auto known = classes_.find(ranges); known != classes_.end()) return known->second;
-    const Rule rule = add_rule("(class)");
-    defined_[rule] = true;
+    const Rule rule = grammar_.add_rule("(class)");
     for (const auto& [low, high] : ranges) utf8_ranges(low, high, [&](const Symbols& s) { grammar_.add_alternative(rule, s); });
     return classes_[ranges] = rule;
   }
@@ -199,7 +239,7 @@ class GbnfParser : GbnfScanner {
   Grammar grammar_;
   std::map<std::string, Rule, std::less<>> rules_;
   std::map<std::vector<CharacterRange>, Rule> classes_;
-  std::vector<bool> defined_;
+  std::set<Rule> defined_;  // of those with names
 };
 
 }  // namespace detail

@@ -4,9 +4,12 @@
 #pragma once
 
 #include <algorithm>
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dsv3/core/error.hpp"
@@ -28,6 +31,8 @@ struct Symbol {
 
   static Symbol range(unsigned low, unsigned high) { return {bytes, static_cast<std::uint8_t>(low), static_cast<std::uint8_t>(high), 0}; }
   static Symbol call(Rule target) { return {rule, 0, 0, target}; }
+
+  auto operator<=>(const Symbol&) const = default;
 };
 
 /// Rules with alternatives, each a sequence of symbols.
@@ -49,6 +54,36 @@ class Grammar {
     alternatives_[rule].push_back(static_cast<Position>(symbols_.size()));
     symbols_.insert(symbols_.end(), symbols.begin(), symbols.end());
     symbols_.emplace_back();
+  }
+
+  /// The same for several, with beginnings that some have in common written once: a list of a thousand words is walked as one path, not as
+  /// a thousand.
+  void add_alternatives(Rule rule, std::vector<std::vector<Symbol>> alternatives) {
+    using Symbols = std::span<const Symbol>;
+    std::vector<std::pair<Rule, std::vector<Symbols>>> open;  // a stack of its own, as words may be long
+    open.emplace_back(rule, std::vector<Symbols>(alternatives.begin(), alternatives.end()));
+    while (!open.empty()) {
+      const auto [to, list] = std::move(open.back());
+      open.pop_back();
+      std::map<Symbol, std::vector<Symbols>> by_first;
+      for (const Symbols& one : list)
+        if (!one.empty()) by_first[one[0]].push_back(one);
+      if (std::any_of(list.begin(), list.end(), [](const Symbols& one) { return one.empty(); })) add_alternative(to, {});
+      for (const auto& [symbol, group] : by_first) {
+        Symbols common = group[0];
+        for (const Symbols& one : group)
+          common = common.first(
+              static_cast<std::size_t>(std::mismatch(common.begin(), common.end(), one.begin(), one.end()).first - common.begin()));
+        std::vector<Symbol> begin(common.begin(), common.end());
+        if (group.size() > 1) {
+          const Rule rest = add_rule(name(rule));
+          begin.push_back(Symbol::call(rest));
+          auto& rests = open.emplace_back(rest, std::vector<Symbols>()).second;
+          for (const Symbols& one : group) rests.push_back(one.subspan(common.size()));
+        }
+        add_alternative(to, begin);
+      }
+    }
   }
 
   std::size_t rules() const { return names_.size(); }

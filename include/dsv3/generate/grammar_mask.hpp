@@ -87,6 +87,7 @@ class GrammarMask {
 
  private:
   using State = grammar::Matcher::State;
+  static constexpr State forgotten = -3;  // no state of a Matcher
 
   static void allow(std::span<std::uint8_t> allowed, std::span<const int> ids, std::uint8_t value) {
     for (const int id : ids)
@@ -95,28 +96,32 @@ class GrammarMask {
 
   /// The state after all ids; those of the ids that are as last time are remembered.
   State state_after(std::span<const int> ids) {
-    if (matcher_->is_large()) {
-      matcher_->clear();
-      ++*epoch_;
-    }
-    if (seen_epoch_ != *epoch_) {
-      ids_.clear();
-      states_.clear();
-      seen_epoch_ = *epoch_;
-    }
+    if (seen_epoch_ != *epoch_) std::fill(states_.begin(), states_.end(), forgotten);
+    seen_epoch_ = *epoch_;
     const std::size_t same = static_cast<std::size_t>(
         std::mismatch(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), ids_.size())), ids_.begin()).first -
         ids.begin());
-    ids_.resize(same);
+    ids_.assign(ids.begin(), ids.end());
     states_.resize(same);
-    State state = same == 0 ? matcher_->first() : states_.back();
-    for (const int id : ids.subspan(same)) {
-      const std::string_view bytes = texts_->text(id);
-      state = bytes.empty() ? grammar::Matcher::dead : matcher_->next(state, bytes);
-      ids_.push_back(id);
-      states_.push_back(state);
+    states_.resize(ids.size(), forgotten);
+    const bool known = same > 0 && states_[same - 1] != forgotten;
+    State state = known ? states_[same - 1] : matcher_->first();
+    for (std::size_t i = known ? same : 0; i < ids.size(); ++i) {
+      const std::string_view bytes = texts_->text(ids[i]);
+      states_[i] = state = bytes.empty() ? grammar::Matcher::dead : matcher_->next(state, bytes);
+      make_room(state, i + 1);
     }
+    make_room(state, ids.size());
     return state;
+  }
+
+  /// The automaton grows with every byte that is looked at. Before it is too large, it forgets all but `state`, the one after `count` ids.
+  void make_room(State& state, std::size_t count) {
+    if (!matcher_->is_large()) return;
+    state = matcher_->keep_only(state);
+    seen_epoch_ = ++*epoch_;
+    std::fill(states_.begin(), states_.end(), forgotten);
+    if (count > 0) states_[count - 1] = state;
   }
 
   void allow_tokens(State state, std::span<std::uint8_t> allowed) {

@@ -62,15 +62,17 @@ class Matcher {
   bool may_end(State state) const { return state != dead && states_[static_cast<std::size_t>(state)].stacks->begin()->empty(); }
 
   std::size_t states() const { return states_.size(); }
-  /// Whether so much is remembered that clear() is in order before long.
+  /// Whether so much is remembered that keep_only() is in order before long.
   bool is_large() const { return states_.size() > max_states / 2 || held_ > max_held / 2; }
 
-  /// Forgets all states; those that were given out are void.
-  void clear() {
+  /// Forgets all states but that one; those that were given out are void, and `state` is the one returned.
+  State keep_only(State state) {
+    Stacks kept = state == dead ? Stacks() : *states_[static_cast<std::size_t>(state)].stacks;
     states_.clear();
     ids_.clear();
     held_ = 0;
     start_ = start();
+    return add(std::move(kept));
   }
 
  private:

@@ -18,6 +18,7 @@ struct LogProbability {
 
 struct LogProbabilities {
   double chosen = 0;
+  Index rank = 1;                   ///< of the chosen, 1 for the likeliest: one more than the tokens that are likelier
   std::vector<LogProbability> top;  ///< likeliest first
 };
 
@@ -28,7 +29,8 @@ inline LogProbabilities log_probabilities(std::span<const float> logits, int cho
   for (const float l : logits) total += std::exp(static_cast<double>(l) - largest);
   const double shift = largest + std::log(total);
   const auto of = [&](int id) { return static_cast<double>(logits[static_cast<std::size_t>(id)]) - shift; };
-  LogProbabilities result{of(chosen), {}};
+  const float own = logits[static_cast<std::size_t>(chosen)];
+  LogProbabilities result{of(chosen), 1 + std::count_if(logits.begin(), logits.end(), [&](float l) { return l > own; }), {}};
   std::vector<int> best(std::min(static_cast<std::size_t>(top), logits.size()));
   kernels::top_k(logits, best);
   for (const int id : best) result.top.push_back({id, of(id)});

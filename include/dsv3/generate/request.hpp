@@ -16,12 +16,13 @@ namespace dsv3::inline DSV3_ISA {
 /// A text to be continued, and how.
 struct Request {
   std::vector<int> prompt;
-  Index max_new_tokens = 256;
+  Index max_new_tokens = 256;  ///< 0: the prompt is computed, and no token chosen
   SamplingOptions sampling{};
   std::vector<AnyLogitProcessor> processors{};    ///< the request's own, a mask for example; they act before temperature
   std::optional<std::vector<int>> stop_tokens{};  ///< end the text, unreported; default: the configuration's eos_token_id
   std::vector<std::string> stop_strings{};        ///< end the text before them; need a TokenBytes
   std::optional<Index> log_probabilities{};       ///< report those of each token and of this many likeliest ones
+  bool report_prompt = false;                     ///< report the prompt's tokens before the answer's; all of it is computed, cached or not
   static constexpr Index most_log_probabilities = 1000;
 };
 
@@ -31,10 +32,11 @@ using TokenBytes = std::function<std::string_view(int id)>;
 /// A token of an answer.
 struct Token {
   int id = 0;
-  Index index = 0;                ///< its place in the answer, from 0
-  std::string text;               ///< bytes that are now certain: without what may start a stop string. Empty if there is no TokenBytes
-  std::span<const float> logits;  ///< [S], as the model gave them; valid during the call
-  std::optional<sampling::LogProbabilities> log_probabilities;  ///< of the model's own distribution, if asked for
+  Index index = 0;                ///< its place in the answer, from 0; of a prompt's token, which lies before it, from -prompt.size()
+  std::string text;               ///< bytes that are now certain: without what may start a stop string. Empty if there is no TokenBytes.
+                                  ///< Stop strings are not looked for in the prompt
+  std::span<const float> logits;  ///< [S], as the model gave them; valid during the call. The prompt's first token has none
+  std::optional<sampling::LogProbabilities> log_probabilities;  ///< of the model's own distribution, if asked for and there are logits
 };
 
 /// Called for each token; returning false ends the answer.
@@ -61,6 +63,8 @@ struct Finish {
   std::string text;   ///< the last bytes, which had been held back
   std::string error;  ///< if reason is error
   GenerationStats stats;
+  int stop_token = -1;  ///< if reason is stop_token: it and its log-probabilities, if asked for; it counts as no token of the answer
+  std::optional<sampling::LogProbabilities> stop_log_probabilities{};
 };
 
 }  // namespace dsv3::inline DSV3_ISA

@@ -39,7 +39,7 @@ class Scheduler {
   std::optional<Id> submit(Request request, OnToken on_token, OnFinish on_finish = {}) {
     Answer answer(std::move(request), model_.config(), std::min(options_.max_tokens, options_.cache_tokens), std::move(on_token),
                   token_bytes_, options_.verification);
-    const Index reserved = answer.size() + answer.left() - 1;
+    const Index reserved = answer.size() + std::max(answer.left(), Index{1}) - 1;
     const std::lock_guard lock(mutex_);
     if (static_cast<Index>(queue_.size()) >= options_.max_queue) {
       ++stats_.refused;
@@ -181,7 +181,7 @@ class Scheduler {
   Source find_prefix(const Waiting& w) {
     Source source;
     if constexpr (shares_prefixes<M>) {
-      if (!options_.keep_prefixes) return source;
+      if (!options_.keep_prefixes || w.answer.reports_prompt()) return source;
       const auto prompt = w.answer.ids();
       if ((source.kept = prefixes_.find(prompt))) source.tokens = prefixes_.common(source.kept->ids, prompt, source.kept->cache.size());
       Running* best = nullptr;

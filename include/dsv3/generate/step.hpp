@@ -26,11 +26,11 @@ template <LanguageModel M>
 class RunningSequence {
  public:
   /// The cache may hold the first tokens of the prompt already. Some of them are forgotten: one must be left for the pass that gives the
-  /// first logits, and those that MTP modules have not seen, if there will be `depth` drafts.
+  /// first logits, and those that MTP modules have not seen, if there will be `depth` drafts; all, if the prompt's logits are needed.
   RunningSequence(Answer a, typename M::Cache& c, Index depth) : answer(std::move(a)), cache(&c) {
     Index modules = 0;
     if constexpr (Speculative<M>) modules = std::min(depth, c.mtp_modules());
-    const Index kept = std::min(tokens_seen(c, modules), answer.size() - 1);
+    const Index kept = answer.reports_prompt() ? 0 : std::min(tokens_seen(c, modules), answer.size() - 1);
     if (kept < c.size()) c.truncate(kept, c.size());
     states_begin = kept;
     answer.stats().cached_tokens = kept;
@@ -56,6 +56,28 @@ struct StepWork {
 };
 
 namespace detail {
+
+/// Reports the prompt's tokens for which a step has computed states h: those of positions [begin, begin + h.rows()). Logits of a few rows
+/// at a time, since a vocabulary is wide.
+template <LanguageModel M>
+void report_prompt(Context& ctx, const M& model, RunningSequence<M>& s, Index begin, ConstMatrixView<float> h) {
+  constexpr Index most = 32;
+  auto scope = ctx.scratch();
+  auto logits = scope.template matrix<float>(std::min(most, h.rows()), model.config().vocab_size);
+  try {
+    for (Index at = 0; at < h.rows() && s.answer.reports_prompt(begin + at) && !s.answer.finish(); at += most) {
+      const auto some = logits.slice(0, std::min(most, h.rows() - at));
+      model.logits(ctx, h.slice(at, some.rows()), some);
+      require(some.allFinite(), "generate: the logits after token ", begin + at + 1, " or one of the next ", some.rows() - 1,
+              " are not finite: NaN or infinite weights?");
+      s.answer.report_prompt(begin + at, some);
+    }
+  } catch (const std::exception& e) {
+    s.answer.end(FinishReason::error, e.what());
+  } catch (...) {
+    s.answer.end(FinishReason::error, "a callback threw what is no std::exception");
+  }
+}
 
 /// The MTP modules' part of a step.
 template <Speculative M>
@@ -223,7 +245,10 @@ void generation_step(Context& ctx, const M& model, std::span<const StepWork<M>> 
 
   Index row = 0, choice = 0;
   for (std::size_t i = 0; i < work.size(); ++i) {
-    row += static_cast<Index>(batch[i].ids.size());
+    const auto count = static_cast<Index>(batch[i].ids.size());
+    if (RunningSequence<M>& s = *work[i].sequence; s.answer.reports_prompt(s.cache->size() - count))
+      detail::report_prompt(ctx, model, s, s.cache->size() - count, h.slice(row, count));
+    row += count;
     last.slice(choice, choices[i]) = h.slice(row - choices[i], choices[i]);
     choice += choices[i];
   }
@@ -233,7 +258,7 @@ void generation_step(Context& ctx, const M& model, std::span<const StepWork<M>> 
   for (std::size_t i = 0; i < work.size(); ++i) {
     RunningSequence<M>& s = *work[i].sequence;
     const Index count = static_cast<Index>(batch[i].ids.size()), before = s.cache->size() - count;
-    if (choices[i] > 0) detail::verify(s, logits.slice(choice, choices[i]));
+    if (choices[i] > 0 && !s.answer.finish()) detail::verify(s, logits.slice(choice, choices[i]));
     if (depth > 0) {
       Matrix<float> states(s.cache->size() - s.states_begin, h.cols());
       if (s.states.rows() > 0) states.topRows(before - s.states_begin) = s.states;

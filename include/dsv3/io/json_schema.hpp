@@ -1,15 +1,18 @@
 // Floor 6. JSON schemas as grammars in GBNF, for the part of JSON Schema that structured answers use.
 //
-// Covered: type (also several), object with properties, required and additionalProperties false, array with items, minItems, maxItems,
-// string with minLength, maxLength, number, integer, boolean, null, enum, const, anyOf, $ref into $defs or definitions. Keywords that only
-// describe are skipped; every other one is refused, as an answer that ignores it might be wrong. Answers are a part of what the schema
-// allows: properties in the schema's order and no others, at most one space after ':' and ',', numbers of moderate length.
+// Covered: type (also several), object with properties, required, additionalProperties (a schema where there are no properties),
+// minProperties and maxProperties of such, array with items, prefixItems, minItems, maxItems, string with minLength, maxLength, format,
+// pattern (schema_strings.hpp), number and integer with minimum, maximum and their exclusive forms, boolean, null, enum, const, anyOf,
+// oneOf, allOf, nullable, $ref within the schema. Keywords that only describe are skipped; every other one is refused, as an answer that
+// ignores it might be wrong. Answers are a part of what the schema allows: properties in the schema's order and no others, at most one
+// space after ':' and ',', numbers of moderate length. oneOf is read as anyOf: what matches two of its schemas is not kept out.
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -18,7 +21,10 @@
 #include <vector>
 
 #include "dsv3/core/error.hpp"
+#include "dsv3/generate/gbnf_writer.hpp"
 #include "dsv3/io/json.hpp"
+#include "dsv3/io/schema_keywords.hpp"
+#include "dsv3/io/schema_scalars.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
@@ -32,10 +38,10 @@ class SchemaGrammar {
   void add(std::string_view before, const Json& schema) {
     root_ = &schema;
     references_.clear();
-    documents_.push_back((before.empty() ? "" : literal(before) + " ") + visit(schema, "schema", 0));
+    documents_.push_back((before.empty() ? "" : grammar::literal(before) + " ") + visit(schema, "schema", 0));
   }
 
-  std::string text() const { return "root ::= " + any_of(documents_) + "\n" + rules_ + std::string(basics); }
+  std::string text() const { return "root ::= " + grammar::any_of(documents_) + "\n" + rules_ + std::string(basics); }
 
  private:
   static constexpr int max_depth = 64;
@@ -52,16 +58,7 @@ object ::= "{" (member ("," ws member)*)? "}"
 array ::= "[" (value ("," ws value)*)? "]"
 )gbnf";
 
-  /// `text` as a literal of GBNF.
-  static std::string literal(std::string_view text) {
-    std::string out = "\"";
-    for (const char c : text) {
-      if (c == '"' || c == '\\') out += '\\';
-      c == '\n' ? out += "\\n" : out += c;
-    }
-    return out + '"';
-  }
-  static std::string json_literal(const Json& value) { return literal(std::string_view(value.dump())); }
+  static std::string json_literal(const Json& value) { return grammar::literal(value.dump()); }
 
   std::string add_rule(const std::string& body) {
     const std::string name = "r" + std::to_string(next_++);
@@ -69,22 +66,39 @@ array ::= "[" (value ("," ws value)*)? "]"
     return name;
   }
 
-  /// A group of alternatives; parts of `parts` may be none.
-  static std::string any_of(const std::vector<std::string>& parts) {
-    std::string out = "(";
-    for (std::size_t i = 0; i < parts.size(); ++i) out += (i == 0 ? "" : " | ") + parts[i];
-    return out + ")";
-  }
-
   /// An expression for what `schema` allows; `where` is its place for messages.
   std::string visit(const Json& schema, const std::string& where, int depth) {
     if (depth > max_depth) fail(where, ": nested deeper than ", max_depth, " levels");
     if (schema.is_boolean() && schema.template get<bool>()) return "value";
     require(schema.is_object(), where, ": expected an object, found ", schema.is_boolean() ? "false" : schema.type_name());
-    if (schema.contains("$ref")) {
-      allow(schema, where, {"$ref", "$defs", "definitions"});
-      return reference(schema["$ref"], where, depth);
+    if (schema.contains("nullable")) {  // OpenAPI's
+      require(schema["nullable"].is_boolean(), where, ".nullable: expected true or false");
+      const std::string inner = visit(without(schema, "nullable"), where, depth + 1);
+      return schema["nullable"].template get<bool>() ? grammar::any_of({inner, "\"null\""}) : inner;
     }
+    if (schema.contains("$ref")) {
+      if (is_alone(schema, "$ref")) return reference(schema["$ref"], where, depth);
+      Json joined = rest_of(schema, "$ref", where);  // as of 2019-09: what stands beside it holds as well
+      merge_schema(joined, target(schema["$ref"], where), where);
+      return visit(joined, where, depth + 1);
+    }
+    if (schema.contains("allOf")) {
+      require(schema["allOf"].is_array() && !schema["allOf"].empty(), where, ".allOf: expected a list that is not empty");
+      if (is_alone(schema, "allOf") && schema["allOf"].size() == 1) return visit(schema["allOf"][0], where, depth + 1);
+      Json joined = rest_of(schema, "allOf", where);
+      for (const Json& part : schema["allOf"])
+        merge_schema(joined, part.contains("$ref") && is_alone(part, "$ref") ? target(part["$ref"], where) : part, where);
+      return visit(joined, where, depth + 1);
+    }
+    for (const char* choice : {"anyOf", "oneOf"})
+      if (schema.contains(choice)) {
+        return each(schema[choice], where + "." + choice, [&](const Json& s, const std::string& at) {
+          if (is_alone(schema, choice)) return visit(s, at, depth + 1);
+          Json joined = rest_of(schema, choice, where);
+          merge_schema(joined, s, at);
+          return visit(joined, at, depth + 1);
+        });
+      }
     if (schema.contains("const")) {
       allow(schema, where, {"const", "type"});
       return json_literal(schema["const"]);
@@ -93,13 +107,11 @@ array ::= "[" (value ("," ws value)*)? "]"
       allow(schema, where, {"enum", "type"});
       return each(schema["enum"], where + ".enum", [&](const Json& v, const std::string&) { return json_literal(v); });
     }
-    if (schema.contains("anyOf")) {
-      allow(schema, where, {"anyOf", "$defs", "definitions"});
-      return each(schema["anyOf"], where + ".anyOf", [&](const Json& s, const std::string& at) { return visit(s, at, depth + 1); });
-    }
     if (!schema.contains("type")) {
-      if (schema.contains("properties")) return object(schema, where, depth);
-      allow(schema, where, {"$defs", "definitions"});
+      if (schema.contains("properties") || schema.contains("required")) return object(schema, where, depth);
+      for (const char* keyword : {"pattern", "format", "minLength", "maxLength"})
+        if (schema.contains(keyword)) return typed("string", schema, where, depth, false);
+      allow(schema, where, {});
       return "value";
     }
     const Json& type = schema["type"];
@@ -108,12 +120,27 @@ array ::= "[" (value ("," ws value)*)? "]"
     return typed(type, schema, where, depth, false);
   }
 
+  /// What stands beside a keyword, to be joined with what that asks for.
+  Json rest_of(const Json& schema, const char* keyword, const std::string& where) {
+    constexpr int most = 500;  // each copies a part of the schema
+    require(++joined_ <= most, where, ": more than ", most, " schemas that must be joined");
+    return without(schema, keyword);
+  }
+
+  const Json& target(const Json& reference, const std::string& where) const {
+    require(reference.is_string(), where, ".$ref: expected a string, found ", reference.type_name());
+    const std::string path = reference.template get<std::string>();
+    const Json* found = find_reference(*root_, path);
+    require(found != nullptr, where, ".$ref: expected \"#\", or a place in the schema such as \"#/$defs/NAME\", found ", quote(path));
+    return *found;
+  }
+
   template <class Visit>
   std::string each(const Json& list, const std::string& where, Visit&& visit_one) {
     require(list.is_array() && !list.empty(), where, ": expected a list that is not empty");
     std::vector<std::string> parts;
     for (std::size_t i = 0; i < list.size(); ++i) parts.push_back(visit_one(list[i], where + "[" + std::to_string(i) + "]"));
-    return any_of(parts);
+    return grammar::any_of(parts);
   }
 
   std::string typed(const Json& type, const Json& schema, const std::string& where, int depth, bool one_of_several) {
@@ -124,50 +151,59 @@ array ::= "[" (value ("," ws value)*)? "]"
     };
     if (one_of_several)
       allow(schema, where,
-            {"type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "minLength", "maxLength"});
+            {"type", "properties", "required", "additionalProperties", "minProperties", "maxProperties", "items", "prefixItems", "minItems",
+             "maxItems", "minLength", "maxLength", "format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"});
     if (name == "object") return object(schema, where, depth);
     if (name == "array") {
-      check({"type", "items", "minItems", "maxItems"});
+      check({"type", "items", "prefixItems", "minItems", "maxItems"});
       return array(schema, where, depth);
     }
     if (name == "string") {
-      check({"type", "minLength", "maxLength"});
-      const auto count = counts(schema, where, "minLength", "maxLength");
-      return count.empty() ? "string" : "\"\\\"\" char" + count + " \"\\\"\"";
+      check({"type", "minLength", "maxLength", "format", "pattern"});
+      return string_expression(schema, where);
+    }
+    if (name == "number" || name == "integer") {
+      check({"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"});
+      return number_expression(schema, where, name == "integer");
     }
     check({"type"});
-    for (const char* simple : {"number", "integer", "boolean"})
-      if (name == simple) return name;
+    if (name == "boolean") return name;
     require(name == "null", where, ".type: expected object, array, string, number, integer, boolean or null, found ", quote(name));
     return "\"null\"";
   }
 
   std::string object(const Json& schema, const std::string& where, int depth) {
     if (!schema.contains("type") || schema["type"].is_string())
-      allow(schema, where, {"type", "properties", "required", "additionalProperties"});
+      allow(schema, where, {"type", "properties", "required", "additionalProperties", "minProperties", "maxProperties"});
     static const Json nothing = Json::object();
     const Json& properties = schema.contains("properties") ? schema["properties"] : nothing;
     require(properties.is_object(), where, ".properties: expected an object, found ", properties.type_name());
-    const bool closed = schema.contains("additionalProperties");
-    require(!closed || schema["additionalProperties"].is_boolean(), where,
-            ".additionalProperties: expected true or false (a schema is not supported)");
     std::set<std::string> required;
+    std::vector<std::pair<std::string, const Json*>> all;
+    for (const auto& [name, property] : properties.items()) all.emplace_back(name, &property);
     if (schema.contains("required")) {
+      static const Json anything = true;
       require(schema["required"].is_array(), where, ".required: expected a list, found ", schema["required"].type_name());
       for (const Json& name : schema["required"]) {
-        require(name.is_string() && properties.contains(name.template get<std::string>()), where,
-                ".required: expected names of properties, found ", name.dump());
-        required.insert(name.template get<std::string>());
+        require(name.is_string(), where, ".required: expected names, found ", name.dump());
+        if (required.insert(name.template get<std::string>()).second && !properties.contains(name.template get<std::string>()))
+          all.emplace_back(name.template get<std::string>(), &anything);
       }
     }
-    if (properties.empty()) return closed && !schema["additionalProperties"].template get<bool>() ? "\"{\" \"}\"" : "object";
+    const auto [least, most] = bounds(schema, where, "minProperties", "maxProperties");
+    const Json* others = schema.contains("additionalProperties") ? &schema["additionalProperties"] : nullptr;
+    if (others != nullptr)
+      require(others->is_boolean() || others->is_object(), where, ".additionalProperties: expected true, false or a schema");
+    if (all.empty()) return dictionary(others, least, most, where, depth);
+    require(least <= required.size() && (!most || *most >= all.size()), where,
+            ": minProperties and maxProperties are supported only where there are no properties, or where they change nothing");
 
     // From the last property to the first: what may follow when none has been written yet, and when one has.
     std::string if_first = "", if_later = "";
-    for (auto at = properties.end(); at != properties.begin();) {
-      --at;
-      const std::string pair = add_rule(json_literal(Json(at.key())) + " \":\" ws " + visit(at.value(), where + "." + at.key(), depth + 1));
-      const bool optional = !required.contains(at.key());
+    for (auto at = all.rbegin(); at != all.rend(); ++at) {
+      const auto& [name, property] = *at;
+      const std::string pair = add_rule(json_literal(Json(name)) + " \":\" ws " + visit(*property, where + "." + name, depth + 1));
+      const bool optional = !required.contains(name);
       const auto choice = [&](const std::string& with, const std::string& without) {
         return add_rule(optional ? with + " | " + (without.empty() ? "\"\"" : without) : with);
       };
@@ -178,68 +214,53 @@ array ::= "[" (value ("," ws value)*)? "]"
     return "\"{\" " + if_first + " \"}\"";
   }
 
+  /// An object without named properties; `others` is the schema of its values, or null.
+  std::string dictionary(const Json* others, std::size_t least, std::optional<std::size_t> most, const std::string& where, int depth) {
+    if (most == 0 || (others != nullptr && others->is_boolean() && !others->template get<bool>())) {
+      require(least == 0, where, ": expected a schema that an object fits");
+      return "\"{\" \"}\"";
+    }
+    const std::string value = others != nullptr ? visit(*others, where + ".additionalProperties", depth + 1) : "value";
+    return listed("\"{\"", add_rule("string \":\" ws " + value), "\"}\"", least, most);
+  }
+
+  /// `least` to `most` times `item`, with commas between, and what stands around them.
+  static std::string listed(const std::string& before, const std::string& item, const std::string& behind, std::size_t least,
+                            std::optional<std::size_t> most) {
+    const std::string rest =
+        item + " (\",\" ws " + item + ")" + repetition(least > 0 ? least - 1 : 0, most ? std::optional(*most - 1) : std::nullopt);
+    return before + " " + (least > 0 ? rest : "(" + rest + ")?") + " " + behind;
+  }
+
   std::string array(const Json& schema, const std::string& where, int depth) {
+    auto [least, most] = bounds(schema, where, "minItems", "maxItems");
+    std::string first;  // what prefixItems asks for; all of it is written
+    if (schema.contains("prefixItems")) {
+      const Json& list = schema["prefixItems"];
+      require(list.is_array() && !list.empty(), where, ".prefixItems: expected a list that is not empty");
+      require(!most || *most >= list.size(), where, ": maxItems below the number of prefixItems is not supported");
+      for (std::size_t i = 0; i < list.size(); ++i)
+        first += (i == 0 ? "" : "\",\" ws ") + visit(list[i], where + ".prefixItems[" + std::to_string(i) + "]", depth + 1) + " ";
+      least -= std::min(least, list.size());
+      if (most) *most -= list.size();
+    }
+    const bool none = schema.contains("items") && schema["items"].is_boolean() && !schema["items"].template get<bool>();
+    require(!none || least == 0, where, ": expected a schema that an array fits");
+    if (most == 0 || none) return "\"[\" " + first + "\"]\"";
     const std::string item = schema.contains("items") ? add_rule(visit(schema["items"], where + ".items", depth + 1)) : "value";
-    const auto [least, most] = bounds(schema, where, "minItems", "maxItems");
-    if (most == 0) return "\"[\" \"]\"";
-    const std::size_t more = least > 0 ? least - 1 : 0;
-    const std::string rest = item + " (\",\" ws " + item + ")" + repetition(more, most ? std::optional(*most - 1) : std::nullopt);
-    return "\"[\" " + (least > 0 ? rest : "(" + rest + ")?") + " \"]\"";
-  }
-
-  static std::pair<std::size_t, std::optional<std::size_t>> bounds(const Json& schema, const std::string& where, const char* low,
-                                                                   const char* high) {
-    const auto count = [&](const char* key) -> std::optional<std::size_t> {
-      if (!schema.contains(key)) return std::nullopt;
-      require(schema[key].is_number_unsigned() && schema[key].template get<std::size_t>() <= 10'000, where, ".", key,
-              ": expected an integer from 0 to 10000, found ", schema[key].dump());
-      return schema[key].template get<std::size_t>();
-    };
-    const auto least = count(low).value_or(0);
-    const auto most = count(high);
-    require(!most || *most >= least, where, ": ", high, " is below ", low);
-    return {least, most};
-  }
-
-  static std::string repetition(std::size_t least, std::optional<std::size_t> most) {
-    std::string out = "{";  // by steps: GCC 12 at -O3 warns of "{" + std::to_string(), which is right
-    out += std::to_string(least);
-    out += ',';
-    if (most) out += std::to_string(*most);
-    out += '}';
-    return out;
-  }
-
-  static std::string counts(const Json& schema, const std::string& where, const char* low, const char* high) {
-    const auto [least, most] = bounds(schema, where, low, high);
-    if (least == 0 && !most) return {};
-    return repetition(least, most);
+    if (first.empty()) return listed("\"[\"", item, "\"]\"", least, most);
+    return "\"[\" " + first + "(\",\" ws " + item + ")" + repetition(least, most) + " \"]\"";
   }
 
   std::string reference(const Json& ref, const std::string& where, int depth) {
     require(ref.is_string(), where, ".$ref: expected a string, found ", ref.type_name());
     const std::string path = ref.template get<std::string>();
     if (const auto known = references_.find(path); known != references_.end()) return known->second;
+    const Json& found = target(ref, where);
     const std::string name = references_[path] = "ref" + std::to_string(next_++);
-    const Json* target = path == "#" ? root_ : nullptr;
-    for (const char* folder : {"$defs", "definitions"}) {
-      const std::string prefix = std::string("#/") + folder + "/";
-      if (path.starts_with(prefix) && root_->is_object() && root_->contains(folder) && (*root_)[folder].is_object() &&
-          (*root_)[folder].contains(path.substr(prefix.size())))
-        target = &(*root_)[folder][path.substr(prefix.size())];
-    }
-    require(target != nullptr, where, ".$ref: expected \"#\", or \"#/$defs/NAME\" that is there, found ", quote(path));
-    rules_ += name + " ::= " + visit(*target, path, depth + 1) + "\n";
+    const std::string body = visit(found, path, depth + 1);
+    rules_ += name + " ::= " + body + "\n";
     return name;
-  }
-
-  /// Refuses keywords that would be ignored.
-  static void allow(const Json& schema, const std::string& where, std::initializer_list<std::string_view> keywords) {
-    static const std::set<std::string_view> describing{"title",    "description", "default",  "examples",  "$schema", "$id",
-                                                       "$comment", "deprecated",  "readOnly", "writeOnly", "$defs",   "definitions"};
-    for (const auto& [key, value] : schema.items())
-      require(describing.contains(key) || std::find(keywords.begin(), keywords.end(), key) != keywords.end(), where, ": keyword ",
-              quote(key), " is not supported here");
   }
 
   const Json* root_ = nullptr;  // of the documents that are being added
@@ -247,6 +268,7 @@ array ::= "[" (value ("," ws value)*)? "]"
   std::string rules_;
   std::map<std::string, std::string> references_;
   std::size_t next_ = 0;
+  int joined_ = 0;
 };
 
 }  // namespace detail
