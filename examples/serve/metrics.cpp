@@ -54,12 +54,13 @@ std::string Metrics::text(const dsv3::SchedulerStats& s) const {
   };
   put("dsv3_sequences_running", "gauge", s.running, "Answers being computed.");
   put("dsv3_sequences_waiting", "gauge", s.queued, "Answers in the queue.");
-  put("dsv3_cache_tokens", "gauge", s.cache_tokens, "Tokens of cache in use, reserved or kept.");
+  put("dsv3_cache_tokens", "gauge", s.cache_tokens, "Tokens of cache in use or kept.");
   put("dsv3_cache_kept_tokens", "gauge", s.kept_tokens, "Of these, kept for prompts that begin alike, as long as there is room.");
   put("dsv3_sequences_submitted_total", "counter", s.submitted, "Answers put into the queue.");
   put("dsv3_sequences_refused_total", "counter", s.refused, "Answers refused because the queue was full.");
   put("dsv3_sequences_finished_total", "counter", s.finished, "Answers that came to their end.");
   put("dsv3_sequences_cancelled_total", "counter", s.cancelled, "Answers given up: clients that left, timeouts, shutdown.");
+  put("dsv3_sequences_preempted_total", "counter", s.preempted, "Times that an answer gave way to older ones, to be continued later.");
   put("dsv3_sequences_failed_total", "counter", s.failed, "Answers that ended with an error.");
   put("dsv3_prompt_tokens_total", "counter", s.prompt_tokens, "Prompt tokens of ended answers.");
   put("dsv3_cached_prompt_tokens_total", "counter", s.cached_tokens, "Of these, found in the cache.");

@@ -65,7 +65,8 @@ struct Written {
 
   void add(int id, std::span<const float> row) {
     ids.push_back(id);
-    logits.conservativeResize(static_cast<Index>(ids.size()), static_cast<Index>(row.size()));
+    if (row.empty()) return;  // a prompt's first token
+    logits.conservativeResize(logits.rows() + 1, static_cast<Index>(row.size()));
     logits.bottomRows(1) = Eigen::Map<const Vector<float>>(row.data(), 1, static_cast<Index>(row.size()));
   }
   bool operator==(const Written& other) const { return ids == other.ids && same_bits(logits, other.logits); }

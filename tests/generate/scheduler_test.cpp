@@ -237,14 +237,52 @@ TEST_CASE("queue and memory are limited") {
   CHECK_THROWS_WITH_AS(submit(scheduler, {.prompt = passage(61)}, ended[3]), "request: the prompt has 61 tokens, the cache has room for 60",
                        Error);
   scheduler.step(ctx);
-  CHECK(scheduler.stats().running == 2);  // a page each
-  CHECK(scheduler.stats().cache_tokens == 128);
+  CHECK(scheduler.stats().running == 1);  // a page each, and one for the first to grow
+  CHECK(scheduler.stats().cache_tokens == 64);
   CHECK(submit(scheduler, {.prompt = passage(40), .max_new_tokens = 100}, ended[4]).has_value());
   while (scheduler.step(ctx)) CHECK(scheduler.stats().cache_tokens <= 128);
   for (const std::size_t i : {0, 1, 2, 4}) CHECK(ended[i].finishes == 1);
   CHECK(ended[3].finishes == 0);
   CHECK(ended[4].finish.reason == FinishReason::cache_full);
   CHECK(ended[4].written.ids.size() == 21);
+}
+
+TEST_CASE("sequences take pages as they grow; the youngest give way, and their texts go on unchanged") {
+  const TestModel three = with_modules(3, false);
+  Context ctx;
+  for (const Index depth : fewer<std::vector<Index>>({0, 2}, {2}))
+    for (const bool keep : {true, false}) {
+      CAPTURE(depth);
+      CAPTURE(keep);
+      const SchedulerOptions options{
+          .max_sequences = 8, .max_tokens = 256, .cache_tokens = 64 * 7, .keep_prefixes = keep, .step_tokens = 40, .depth = depth};
+      Many scheduler(three, options);
+      std::vector<Request> all;
+      for (int i = 0; i < 10; ++i) {
+        Request r{
+            .prompt = passage(static_cast<std::size_t>(20 + 7 * i)), .max_new_tokens = 130 - 9 * i, .stop_tokens = std::vector<int>{}};
+        r.prompt[0] = 2 + i;
+        if (i % 3 == 1) r.sampling = {.temperature = 0.8, .top_k = 30, .seed = static_cast<std::uint64_t>(i)};
+        if (i % 3 == 2) r.sampling = {.temperature = 0.6, .top_p = 0.9, .frequency_penalty = 0.2, .seed = static_cast<std::uint64_t>(i)};
+        if (i == 4) r.log_probabilities = 0, r.report_prompt = true;  // is reported once
+        all.push_back(std::move(r));
+      }
+      std::vector<Ended> ended(all.size());
+      for (std::size_t i = 0; i < all.size(); ++i) submit(scheduler, all[i], ended[i]);
+      Index most = 0;
+      while (scheduler.step(ctx)) {
+        CHECK(scheduler.stats().cache_tokens <= options.cache_tokens);
+        most = std::max(most, scheduler.stats().running);
+      }
+      CHECK(most > 2);  // with their longest answers two would fit
+      CHECK(scheduler.stats().preempted > 0);
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        CAPTURE(i);
+        CHECK(ended[i].finishes == 1);
+        CHECK(ended[i].finish.reason == FinishReason::max_new_tokens);
+        CHECK(ended[i].written == alone(three, all[i], options).written);
+      }
+    }
 }
 
 TEST_CASE("cancelled and failing requests end, and leave the others alone") {

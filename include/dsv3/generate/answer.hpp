@@ -60,7 +60,9 @@ class Answer {
   /// Tokens that may still come.
   Index left() const { return limit_ - stats_.new_tokens; }
   /// Whether the logits after the token at `position` are to be given to report_prompt().
-  bool reports_prompt(Index position = 0) const { return request_.report_prompt && position < stats_.prompt_tokens; }
+  bool reports_prompt(Index position = 0) const {
+    return request_.report_prompt && prompt_reported_ < stats_.prompt_tokens && position < stats_.prompt_tokens;
+  }
 
   const Request& request() const { return request_; }
   GenerationStats& stats() { return stats_; }
@@ -154,6 +156,8 @@ class Answer {
   }
 
   void report_prompt_token(Index at, std::span<const float> logits) {
+    if (at < prompt_reported_) return;  // the sequence gave way, and its prompt is computed again
+    ++prompt_reported_;
     const int id = ids_[static_cast<std::size_t>(at)];
     Token token{id, at - stats_.prompt_tokens, token_bytes_ ? std::string(token_bytes_(id)) : std::string(), logits, {}};
     if (!logits.empty()) token.log_probabilities = log_probabilities(logits, id);
@@ -184,7 +188,7 @@ class Answer {
   Verification verification_;
   StopMatcher stop_matcher_;
   std::vector<int> ids_;  // known tokens, then drafts
-  Index known_, limit_ = 0;
+  Index known_, limit_ = 0, prompt_reported_ = 0;
   sampling::Pipeline pipeline_;
   std::vector<double> p_;
   std::vector<std::vector<double>> draft_p_;

@@ -13,7 +13,7 @@ using OnFinish = std::function<void(const Finish&)>;
 
 struct WaitingRequest {
   std::uint64_t id;
-  Index reserved;  ///< tokens
+  Index reserved;  ///< most tokens that its cache will hold
   Answer answer;
   OnFinish on_finish;
 };
@@ -22,7 +22,8 @@ template <LanguageModel M>
 struct RunningRequest {
   std::uint64_t id;
   OnFinish on_finish;
-  Index own_pages, shared;  ///< the first `shared` tokens lie in pages of `parent`
+  Index reserved;  ///< tokens, as above
+  Index shared;    ///< the first so many tokens lie in pages of `parent`
   typename PrefixStore<M>::Kept parent;
   std::unique_ptr<typename M::Cache> cache;
   std::unique_ptr<RunningSequence<M>> sequence;

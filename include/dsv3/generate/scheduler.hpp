@@ -1,5 +1,5 @@
 // Floor 6. Many requests on one model: continuous batching. Sequences join and leave at every step, prompts are computed in chunks beside
-// the decoding of others, what they begin with in common is computed once, and what does not fit waits.
+// the decoding of others, what they begin with in common is computed once, and what does not fit waits (sequence_pool.hpp).
 //
 // Leaves out threads: one of the caller's calls step() again and again. Leaves out priorities: requests are admitted in their order.
 #pragma once
@@ -7,13 +7,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <vector>
 
-#include "dsv3/generate/scheduled_request.hpp"
 #include "dsv3/generate/scheduler_options.hpp"
+#include "dsv3/generate/sequence_pool.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
@@ -30,7 +30,7 @@ class Scheduler {
   /// The model must outlive the scheduler. `token_bytes` is needed for Token::text and stop strings.
   /// Throws: Error that names the option outside its range.
   explicit Scheduler(const M& model, SchedulerOptions options = {}, TokenBytes token_bytes = {})
-      : model_(model), options_(options), token_bytes_(std::move(token_bytes)), prefixes_(std::min(options.depth, mtp_modules(model))) {
+      : model_(model), options_(options), token_bytes_(std::move(token_bytes)), pool_(model, options_) {
     validate(options, mtp_modules(model));
   }
 
@@ -74,6 +74,7 @@ class Scheduler {
     end_cancelled();
     while (admit_next()) {
     }
+    make_room();
     const Index rows = advance(ctx);
     end_finished();
     const std::lock_guard lock(mutex_);
@@ -81,7 +82,7 @@ class Scheduler {
     stats_.rows += static_cast<std::uint64_t>(rows);
     stats_.busy_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     refresh();
-    return !queue_.empty() || !running_.empty();
+    return !queue_.empty() || !pool_.empty();
   }
 
   /// Waits until there is something to do, but no longer than `timeout`. For the thread that calls step(), when that returned false.
@@ -103,7 +104,6 @@ class Scheduler {
 
  private:
   using Waiting = WaitingRequest;
-  using Running = RunningRequest<M>;
 
   void end_cancelled() {
     std::vector<Waiting> ended;
@@ -117,7 +117,7 @@ class Scheduler {
         } else {
           ++w;
         }
-      for (Running& r : running_)
+      for (auto& r : pool_.running())
         if (cancelled_.contains(r.id)) r.sequence->answer.end(FinishReason::cancelled);
       cancelled_.clear();
     }
@@ -130,114 +130,44 @@ class Scheduler {
 
   // Takes the first of the queue if there is room for it.
   bool admit_next() {
-    if (static_cast<Index>(running_.size()) >= options_.max_sequences) return false;
     Waiting* first = nullptr;  // stays where it is: only this thread takes from the queue
     {
       const std::lock_guard lock(mutex_);
       if (queue_.empty()) return false;
       first = &queue_.front();
     }
-    Source source = find_prefix(*first);
-    if (source.wait) return false;
-    const auto own_pages = [&] { return pages_of(first->reserved) - source.tokens / cache_page; };
-    Index missing = used_pages() + own_pages() - pages_of(options_.cache_tokens);
-    std::vector<const KeptPrefix<M>*> held{source.kept.get()};
-    for (const Running& r : running_) held.push_back(r.parent.get());
-    if (missing > prefixes_.evictable_pages(held)) {
-      if (!running_.empty()) return false;
-      source = {};  // the kept text that it begins with is what takes the room
-      missing = used_pages() + own_pages() - pages_of(options_.cache_tokens);
-    }
-    prefixes_.evict(missing);
-    const Index own = own_pages();
-
-    Waiting w = std::move(*first);
+    const auto admission = pool_.admit(*first);
+    if (admission == SequencePool<M>::Admission::later) return false;
+    std::optional<Waiting> failed;
     {
       const std::lock_guard lock(mutex_);
+      if (admission == SequencePool<M>::Admission::out_of_memory) failed = std::move(*first);
       queue_.pop_front();
     }
-    Running r{w.id, std::move(w.on_finish), own, source.tokens, source.kept, {}, {}};
-    try {
-      r.cache = std::make_unique<typename M::Cache>(model_.make_cache({w.reserved}));
-      if constexpr (shares_prefixes<M>)
-        if (source.kept) *r.cache = source.kept->cache.fork(source.tokens, source.tokens + prefixes_.modules(), {w.reserved});
-      r.sequence = std::make_unique<RunningSequence<M>>(std::move(w.answer), *r.cache, options_.depth);
-    } catch (const std::bad_alloc&) {
-      w.answer.end(FinishReason::error, "scheduler: out of memory for the cache");
-      report(r.id, *w.answer.finish(), r.on_finish);
-      return true;
+    if (failed) {
+      failed->answer.end(FinishReason::error, "scheduler: out of memory for the cache");
+      report(failed->id, *failed->answer.finish(), failed->on_finish);
     }
-    running_pages_ += own;
-    running_.push_back(std::move(r));
     return true;
   }
 
-  struct Source {
-    typename PrefixStore<M>::Kept kept{};
-    Index tokens = 0;
-    bool wait = false;  // a running sequence is about to compute more of what this one begins with
-  };
-
-  Source find_prefix(const Waiting& w) {
-    Source source;
-    if constexpr (shares_prefixes<M>) {
-      if (!options_.keep_prefixes || w.answer.reports_prompt()) return source;
-      const auto prompt = w.answer.ids();
-      if ((source.kept = prefixes_.find(prompt))) source.tokens = prefixes_.common(source.kept->ids, prompt, source.kept->cache.size());
-      Running* best = nullptr;
-      Index now = source.tokens, soon = source.tokens;
-      for (Running& r : running_) {
-        const Answer& a = r.sequence->answer;
-        if (const Index n = prefixes_.common(a.ids(), prompt, prefixes_.seen(*r.cache)); n > now) {
-          now = n;
-          best = &r;
-        }
-        if (r.sequence->waiting() > 1) soon = std::max(soon, prefixes_.common(a.ids(), prompt, a.size() - prefixes_.modules()));
-      }
-      source.wait = soon > now;
-      if (source.wait || !best) return source;
-      if (now > best->shared) {  // its pages become a kept text's
-        auto kept = keep(*best, now);
-        if (!kept) return source;
-        best->parent = std::move(kept);
-        best->own_pages -= (now - best->shared) / cache_page;
-        running_pages_ -= (now - best->shared) / cache_page;
-        best->shared = now;
-      }
-      source.kept = best->parent;
-      source.tokens = now;
-    }
-    return source;
+  // Sequences that give way to older ones wait before all others, which are younger.
+  void make_room() {
+    auto gone = pool_.make_room();
+    if (gone.empty()) return;
+    const std::lock_guard lock(mutex_);
+    stats_.preempted += gone.size();
+    for (auto w = gone.rbegin(); w != gone.rend(); ++w) queue_.push_front(std::move(*w));
   }
 
-  // Nothing if memory runs out: what is not kept is computed again.
-  typename PrefixStore<M>::Kept keep(const Running& r, Index tokens) {
-    try {
-      return prefixes_.keep(r.sequence->answer.ids(), *r.cache, tokens, r.shared, r.parent);
-    } catch (const std::bad_alloc&) {
-      return nullptr;
-    }
-  }
-
-  Index used_pages() const { return running_pages_ + prefixes_.own_pages(); }
-
-  // Takes sequences that have finished out; what they have computed may be kept.
   void end_finished() {
-    for (std::size_t i = 0; i < running_.size();) {
-      if (!running_[i].sequence->answer.finish()) {
+    for (std::size_t i = 0; i < pool_.running().size();) {
+      if (!pool_.running()[i].sequence->answer.finish()) {
         ++i;
         continue;
       }
-      Running r = std::move(running_[i]);
-      running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
-      running_pages_ -= r.own_pages;
-      const Answer& answer = r.sequence->answer;
-      if constexpr (shares_prefixes<M>)
-        if (options_.keep_prefixes && answer.finish()->reason != FinishReason::error) {
-          const Index whole = std::min(prefixes_.seen(*r.cache), answer.size() - prefixes_.modules()) / cache_page * cache_page;
-          if (whole > r.shared) keep(r, whole);
-        }
-      report(r.id, *answer.finish(), r.on_finish);
+      const auto r = pool_.take_out(i);
+      report(r.id, *r.sequence->answer.finish(), r.on_finish);
     }
   }
 
@@ -246,7 +176,7 @@ class Scheduler {
     std::vector<StepWork<M>> work;
     Index rows = 0;
     const auto take = [&](bool decoding) {
-      for (Running& r : running_) {
+      for (auto& r : pool_.running()) {
         RunningSequence<M>& s = *r.sequence;
         if (s.answer.finish() || (s.waiting() == 1) != decoding) continue;
         const Index room = options_.step_tokens - rows, tokens = s.rows() <= room ? s.waiting() : std::min(s.waiting() - 1, room);
@@ -283,16 +213,14 @@ class Scheduler {
 
   // The gauges; the mutex is held.
   void refresh() {
-    stats_.cache_tokens = used_pages() * cache_page;
-    stats_.kept_tokens = prefixes_.own_pages() * cache_page;
+    stats_.cache_tokens = pool_.used_pages() * cache_page;
+    stats_.kept_tokens = pool_.kept_pages() * cache_page;
   }
 
   const M& model_;
   const SchedulerOptions options_;
   const TokenBytes token_bytes_;
-  std::vector<Running> running_;  // touched by step() alone, as the next two
-  PrefixStore<M> prefixes_;
-  Index running_pages_ = 0;
+  SequencePool<M> pool_;  // touched by step() alone
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

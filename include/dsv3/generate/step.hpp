@@ -33,7 +33,7 @@ class RunningSequence {
     const Index kept = answer.reports_prompt() ? 0 : std::min(tokens_seen(c, modules), answer.size() - 1);
     if (kept < c.size()) c.truncate(kept, c.size());
     states_begin = kept;
-    answer.stats().cached_tokens = kept;
+    if (answer.stats().passes == 0) answer.stats().cached_tokens = std::min(kept, answer.stats().prompt_tokens);
   }
 
   /// Known tokens that the cache does not hold: 1 if the sequence is decoding.
