@@ -22,7 +22,7 @@ constexpr const char* usage =
     "follow\n"
     "on standard error. Ctrl-C stops an answer, /exit or the end of the input the program; /help lists the commands.\n"
     "  --system TEXT             instructions that stand before the conversation\n"
-    "  --format F                of the conversation: v3, r1, v3-0324, r1-0528, v31 or plain (lines); default: that of the\n"
+    "  --format F                of the conversation: v3, r1-first, r1, v3-0324, r1-0528, v31 or plain (lines); default: that of the\n"
     "                            checkpoint's chat template, else plain\n"
     "  --thinking                V3.1: answers begin with their reasoning\n"
     "  --max-new N               most tokens of an answer (default 2048)\n"

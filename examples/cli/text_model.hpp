@@ -16,15 +16,16 @@
 
 namespace cli::inline DSV3_ISA {
 
-/// "v3", "r1", "v3-0324", "r1-0528", "v31" or "plain".
+/// "v3", "r1-first", "r1", "v3-0324", "r1-0528", "v31" or "plain".
 inline dsv3::ChatFormat parse_format(const std::string& name) {
   if (name == "v3") return dsv3::ChatFormat::v3;
+  if (name == "r1-first") return dsv3::ChatFormat::r1_first;
   if (name == "r1") return dsv3::ChatFormat::r1;
   if (name == "v3-0324") return dsv3::ChatFormat::v3_0324;
   if (name == "r1-0528") return dsv3::ChatFormat::r1_0528;
   if (name == "v31") return dsv3::ChatFormat::v31;
   if (name == "plain") return dsv3::ChatFormat::plain;
-  throw UsageError("--format: expected v3, r1, v3-0324, r1-0528, v31 or plain, got '" + name + "'");
+  throw UsageError("--format: expected v3, r1-first, r1, v3-0324, r1-0528, v31 or plain, got '" + name + "'");
 }
 
 /// Constant once made, so threads may share one.

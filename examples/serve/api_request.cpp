@@ -89,8 +89,8 @@ void check_model(const Service& service, const Fields& fields) {
 void read_common(const Service& service, const Fields& fields, ApiRequest& request, dsv3::Request& model) {
   check_model(service, fields);
   auto& s = model.sampling;
-  s.temperature = fields.number("temperature", 1, 0, 2);
-  s.top_p = fields.number("top_p", 1, 0, 1);
+  s.temperature = fields.number("temperature", service.defaults.temperature.value_or(1), 0, 2);
+  s.top_p = fields.number("top_p", service.defaults.top_p.value_or(1), 0, 1);
   s.presence_penalty = fields.number("presence_penalty", 0, -2, 2);
   s.frequency_penalty = fields.number("frequency_penalty", 0, -2, 2);
   s.logit_bias = read_logit_bias(fields, service.config.vocab_size);
@@ -98,7 +98,7 @@ void read_common(const Service& service, const Fields& fields, ApiRequest& reque
                                           : static_cast<std::uint64_t>(fields.integer("seed", 0, std::numeric_limits<std::int64_t>::min(),
                                                                                       std::numeric_limits<std::int64_t>::max()));
   // Not OpenAI's, but common: under the names other servers give them.
-  s.top_k = std::max<std::int64_t>(0, fields.integer("top_k", 0, -1, 1 << 30));
+  s.top_k = std::max<std::int64_t>(0, fields.integer("top_k", service.defaults.top_k.value_or(0), -1, 1 << 30));
   s.min_p = fields.number("min_p", 0, 0, 1);
   s.repetition_penalty = fields.number("repetition_penalty", 1, 0.01, 100);
 

@@ -26,7 +26,8 @@ constexpr const char* usage =
     "  --api-key-file FILE       holds keys, one a line, of which clients must send one; DSV3_API_KEY in the environment is one more\n"
     "  --allowed-origins LIST    origins, separated by commas, whose pages may read answers (CORS); * for any (default: none)\n"
     "  --log-requests            writes a line for each request to standard error\n"
-    "  --format F                of chats: v3, r1, v3-0324, r1-0528, v31 or plain (lines); default: that of the checkpoint's chat\n"
+    "  --format F                of chats: v3, r1-first, r1, v3-0324, r1-0528, v31 or plain (lines); default: that of the checkpoint's "
+    "chat\n"
     "                            template, else plain\n"
     "  --context N               most tokens of prompt and answer (default: the model's, at most 8192)\n"
     "  --max-new N               most tokens of an answer (default: what the context leaves)\n"
@@ -169,6 +170,7 @@ int DSV3_MAIN(int argc, char** argv) {
                            .log_requests = args.has("--log-requests"),
                            .limits = {},
                            .config = config,
+                           .defaults = dsv3::io::read_generation_config(folder, config),
                            .text = cli::TextModel(folder, config, args.value("--format")),
                            .engine = {},
                            .token_texts = {},

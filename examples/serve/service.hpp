@@ -28,6 +28,7 @@ struct Service {
   bool log_requests = false;
   Limits limits;
   dsv3::Config config;
+  dsv3::io::GenerationConfig defaults;  ///< of sampling, where a request says nothing
   cli::TextModel text;
   std::unique_ptr<Engine> engine;
   std::shared_ptr<const dsv3::grammar::TokenTexts> token_texts;  ///< of tokens that grammars may allow: no control tokens

@@ -101,6 +101,7 @@ TEST_CASE("an answer begins inside the reasoning if its prompt opens it") {
 TEST_CASE("a published template is recognised") {
   CHECK(chat_format(read_json("tokenizer_config.json")["chat_template"].get<std::string>()) == ChatFormat::v3);
   CHECK(chat_format("{{'<｜User｜>'}} {{'<｜Assistant｜><think>\\n'}}") == ChatFormat::r1);
+  CHECK(chat_format("{{'<｜User｜>'}} {% set content = content.split('</think>')[-1] %} {{'<｜Assistant｜>'}}") == ChatFormat::r1_first);
   CHECK(chat_format("{% if not thinking is defined %}{{'<｜User｜>'}}{{'<｜Assistant｜>'}}<think>") == ChatFormat::v31);
   CHECK(chat_format("{% set ns.is_last_user = true %}{{'<｜User｜>' + content + '<｜Assistant｜>'}}") == ChatFormat::v3_0324);
   CHECK(chat_format("{% set ns.is_last_user = true %}{{'<｜User｜>' + content + '<｜Assistant｜>'}}{% if '</think>' in content %}") ==
@@ -119,6 +120,13 @@ TEST_CASE("conversations that no template covers are refused") {
   CHECK_THROWS_AS(render_chat(ChatFormat::r1, user_calls), Error);
   const std::vector<ChatMessage> no_content{{Role::tool, {}}};
   CHECK_THROWS_AS(render_chat(ChatFormat::r1, no_content), Error);
+}
+
+TEST_CASE("R1's first template leaves it to the model to begin its reasoning") {
+  using Role = ChatMessage::Role;
+  const std::vector<ChatMessage> talk{{Role::user, "q"}, {Role::assistant, "<think>hm</think>a"}, {Role::user, "r"}};
+  CHECK(render_chat(ChatFormat::r1, talk) == render_chat(ChatFormat::r1_first, talk) + "<think>\n");
+  CHECK(render_chat(ChatFormat::r1_first, talk).find("hm") == std::string::npos);  // earlier reasoning is taken out
 }
 
 namespace {
@@ -150,6 +158,18 @@ TEST_CASE("plain conversations are lines") {
   CHECK(render_chat(ChatFormat::plain, messages) == "S\nq\na\n");
   const std::vector<ChatMessage> calls{{Role::assistant, "a", {{"f", "{}"}}}};
   CHECK_THROWS_AS(render_chat(ChatFormat::plain, calls), Error);
+}
+
+TEST_CASE("answers that stray from their format a little") {
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    const auto twice = parse("<think>\nhm</think>a", true, 1 + seed % 12, seed);  // the prompt has opened it already
+    CHECK((twice.reasoning == "\nhm" && twice.content == "a"));
+    const auto short_one = parse("<thi", true, 1 + seed % 12, seed);
+    CHECK((short_one.reasoning == "<thi" && short_one.content.empty()));
+  }
+  CHECK(parse_tool_call("function<｜tool▁sep｜>f\n```\n{\"a\": 1}\n```") == ToolCall{"f", "{\"a\": 1}"});
+  CHECK(parse_tool_call("function<｜tool▁sep｜>f\n```json\n\n```") == ToolCall{"f", "{}"});
+  CHECK(parse_tool_call("f<｜tool▁sep｜>") == ToolCall{"f", "{}"});
 }
 
 TEST_CASE("reasoning, content and calls are told apart however the answer is cut") {

@@ -122,5 +122,19 @@ def sampling(program, model):
         assert begun == same == by_hand, (begun, same, by_hand)
 
 
+def defaults(program, model):
+    """sampling as generation_config.json asks for, where a request says nothing"""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in os.listdir(model):
+            if name != "generation_config.json":
+                os.symlink(os.path.abspath(os.path.join(model, name)), os.path.join(folder, name))
+        with open(os.path.join(folder, "generation_config.json"), "w") as file:
+            json.dump({"do_sample": False}, file)
+        with Server(program, folder, "--name", "shakespeare") as server:
+            body = {"model": "shakespeare", "prompt": TEXT, "max_tokens": 20}
+            texts = [server.json("/v1/completions", {**body, **more})[1]["choices"][0]["text"] for more in ({}, {}, {"temperature": 0}, {"temperature": 1, "seed": 1})]
+            assert texts[0] == texts[1] == texts[2] != texts[3], texts
+
+
 if __name__ == "__main__":
-    run_tests([echo, prompt_logprobs, tokens, sampling])
+    run_tests([echo, prompt_logprobs, tokens, sampling, defaults])

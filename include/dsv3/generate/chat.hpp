@@ -15,9 +15,10 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Whose published template: DeepSeek-V3 (December 2024), DeepSeek-R1, their versions V3-0324 and R1-0528, DeepSeek-V3.1; or plain, each
-/// message on a line of its own, for models that were not trained on conversations.
-enum class ChatFormat { v3, r1, v3_0324, r1_0528, v31, plain };
+/// Whose published template: DeepSeek-V3 (December 2024), DeepSeek-R1 and its first version (January 2025), which leaves it to the model to
+/// begin its reasoning, their versions V3-0324 and R1-0528, DeepSeek-V3.1; or plain, each message on a line of its own, for models that
+/// were not trained on conversations.
+enum class ChatFormat { v3, r1, r1_first, v3_0324, r1_0528, v31, plain };
 
 /// The text of control tokens.
 namespace chat {
@@ -70,7 +71,8 @@ inline std::optional<ChatFormat> chat_format(std::string_view chat_template) {
   if (!holds(chat::user) || !holds(chat::assistant)) return std::nullopt;
   if (holds("thinking")) return ChatFormat::v31;
   if (holds("is_last_user")) return holds(chat::end_think) ? ChatFormat::r1_0528 : ChatFormat::v3_0324;
-  return holds(chat::think) ? ChatFormat::r1 : ChatFormat::v3;
+  if (holds(chat::think)) return ChatFormat::r1;
+  return holds(chat::end_think) ? ChatFormat::r1_first : ChatFormat::v3;
 }
 
 /// Whether the answer to a prompt begins inside the reasoning (what ChatParser wants to know): no template opens it elsewhere than at the
@@ -168,7 +170,8 @@ class ChatRenderer {
     in_tool_ = true;
     after_user_ = false;
     if (format_ != ChatFormat::v31 && !outputs_open_) add(chat::outputs_begin);
-    if (format_ != ChatFormat::v31 && format_ != ChatFormat::r1 && outputs_open_) add("\n");
+    const bool together = format_ == ChatFormat::v31 || format_ == ChatFormat::r1 || format_ == ChatFormat::r1_first;
+    if (!together && outputs_open_) add("\n");
     outputs_open_ = true;
     add(chat::output_begin, content_of(m), chat::output_end);
   }

@@ -20,27 +20,30 @@ struct ChatDelta {
   std::vector<ToolCall> tool_calls;
 };
 
-/// "NAME<sep>ARGUMENTS" (V3.1) or "TYPE<sep>NAME\n```json\nARGUMENTS\n```" (V3, R1), both accepted from any model; none if it is neither.
+/// "NAME<sep>ARGUMENTS" (V3.1) or "TYPE<sep>NAME\n```json\nARGUMENTS\n```" (V3, R1; some leave "json" out), both accepted from any model;
+/// none if it is neither. No arguments are those of an empty object.
 inline std::optional<ToolCall> parse_tool_call(std::string_view text) {
   const auto trim = [](std::string_view s) {
     constexpr const char* space = " \t\r\n";
     const auto first = s.find_first_not_of(space);
     return first == s.npos ? std::string_view() : s.substr(first, s.find_last_not_of(space) - first + 1);
   };
-  constexpr std::string_view fence = "```", json = "```json";
+  constexpr std::string_view fence = "```", json = "json";
   const auto sep = text.find(chat::sep);
   if (sep == text.npos) return std::nullopt;
   const std::string_view before = trim(text.substr(0, sep)), after = trim(text.substr(sep + chat::sep.size()));
   ToolCall call;
-  if (const auto at = after.find(json); at != after.npos && at + json.size() + fence.size() <= after.size() && after.ends_with(fence)) {
-    const auto body = at + json.size();
+  if (const auto at = after.find(fence); at != after.npos && at + 2 * fence.size() <= after.size() && after.ends_with(fence)) {
+    std::string_view body = after.substr(at + fence.size(), after.size() - at - 2 * fence.size());
+    if (body.starts_with(json)) body.remove_prefix(json.size());
     call.type = before;
     call.name = trim(after.substr(0, at));
-    call.arguments = trim(after.substr(body, after.size() - fence.size() - body));
+    call.arguments = trim(body);
   } else {
     call.name = before;
     call.arguments = after;
   }
+  if (call.arguments.empty()) call.arguments = "{}";
   return call.name.empty() ? std::nullopt : std::optional(call);
 }
 
@@ -48,7 +51,7 @@ inline std::optional<ToolCall> parse_tool_call(std::string_view text) {
 class ChatParser {
  public:
   /// `thinking`: the prompt ended inside the reasoning (starts_thinking()).
-  explicit ChatParser(bool thinking = false) : part_(thinking ? Part::reasoning : Part::start) {}
+  explicit ChatParser(bool thinking = false) : thinking_(thinking) {}
 
   /// What `text` adds. Holds back what may be the start of a mark.
   ChatDelta push(std::string_view text) {
@@ -74,18 +77,19 @@ class ChatParser {
 
   void emit(ChatDelta& delta, std::string_view text) {
     if (part_ == Part::call) delta.content += text;  // only from finish()
-    if (part_ == Part::reasoning) delta.reasoning += text;
-    if (part_ == Part::content || part_ == Part::start) delta.content += text;
+    const bool reasoning = part_ == Part::reasoning || (part_ == Part::start && thinking_);
+    if (reasoning) delta.reasoning += text;
+    if (part_ == Part::content || (part_ == Part::start && !reasoning)) delta.content += text;
     // Between calls there is nothing but white space.
     if (part_ == Part::calls && text.find_first_not_of(" \t\r\n") != text.npos) delta.content += text;
   }
 
   /// Consumes text up to the next mark, and the mark; false if there is no whole one yet.
   bool step(ChatDelta& delta) {
-    if (part_ == Part::start) {  // V3 and R1 without a template may open their reasoning themselves
+    if (part_ == Part::start) {  // models may open their reasoning themselves, also where the prompt has opened it
       if (held_.size() < chat::think.size() && chat::think.starts_with(held_)) return false;
       const bool thinks = held_.starts_with(chat::think);
-      part_ = thinks ? Part::reasoning : Part::content;
+      part_ = thinks || thinking_ ? Part::reasoning : Part::content;
       if (thinks) held_.erase(0, chat::think.size());
     }
     std::string_view mark;
@@ -137,7 +141,8 @@ class ChatParser {
     return most;
   }
 
-  Part part_;
+  bool thinking_;
+  Part part_ = Part::start;
   std::string held_, call_;
 };
 
