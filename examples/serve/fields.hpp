@@ -49,7 +49,7 @@ class Fields {
     if (value == nullptr) return absent;
     if (!value->is_number()) wrong_type(name, "a number");
     const double number = value->get<double>();
-    if (!(number >= low && number <= high)) wrong_value(name, range(low, high, "a number"));
+    if (!(number >= low && number <= high)) wrong_value(name, range(low, high));
     return number;
   }
 
@@ -65,7 +65,8 @@ class Fields {
                       : value->is_number_float()  ? size < 0x1p63
                                                   : true;
     if (!fits || !(size >= static_cast<double>(low) && size <= static_cast<double>(high)))
-      wrong_value(name, range(static_cast<double>(low), static_cast<double>(high), "an integer"));
+      wrong_value(name, high == INT64_MAX ? "an integer of at least " + std::to_string(low)
+                                          : "an integer from " + std::to_string(low) + " to " + std::to_string(high));
     return value->get<std::int64_t>();
   }
 
@@ -101,9 +102,9 @@ class Fields {
   }
 
  private:
-  static std::string range(double low, double high, const char* what) {
+  static std::string range(double low, double high) {
     std::ostringstream out;
-    out << what << " from " << low << " to " << high;
+    out << "a number from " << low << " to " << high;
     return out.str();
   }
 
