@@ -169,8 +169,9 @@ std::string format_grammar(const Fields& fields, const std::string& body) {
   if (type == "text") return {};
   if (type == "json_object") return dsv3::io::json_schema_grammar(Json{{"type", "object"}});
   if (type != "json_schema") format.wrong_value("type", "'text', 'json_object' or 'json_schema'");
-  const Json& schema = format.object("json_schema").required("schema");
-  if (!schema.is_object()) format.object("json_schema").wrong_type("schema", "an object");
+  const Fields json_schema = format.object("json_schema");
+  const Json& schema = json_schema.required("schema");
+  if (!schema.is_object()) json_schema.wrong_type("schema", "an object");
   return schema_grammar(OrderedJson::parse(body)["response_format"]["json_schema"]["schema"], "response_format");
 }
 
