@@ -36,7 +36,7 @@ std::vector<std::string> read_stop(const Fields& fields) {
 dsv3::AnyLogitProcessor at_least(dsv3::Index least, std::vector<int> tokens) {
   return [least, tokens = std::move(tokens)](const dsv3::TextSoFar& text, std::span<float> logits) {
     if (static_cast<dsv3::Index>(text.generated().size()) >= least) return;
-    for (const int id : tokens) logits[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+    for (const int id : tokens) logits[static_cast<std::size_t>(id)] = dsv3::excluded;
   };
 }
 

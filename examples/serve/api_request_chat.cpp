@@ -145,10 +145,6 @@ void force_call(const Service& service, const ToolSet& set, std::span<const std:
   constrain(service, model, gbnf, "tools", texts);
 }
 
-}  // namespace
-
-namespace {
-
 struct ChatPrompt {
   std::vector<int> ids;
   bool starts_thinking = false;

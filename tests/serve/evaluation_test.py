@@ -50,9 +50,9 @@ def echo(program, model):
         assert many[2]["logprobs"]["token_logprobs"][:5] == whole["token_logprobs"][:5]
 
         # An answer that ends at once has an entry for its end: evaluations leave out the last one.
-        ends = server.json("/v1/completions", ask(echo=True, logprobs=1, logit_bias={"0": 100}))[1]["choices"][0]
-        if ends["finish_reason"] == "stop":
-            assert len(ends["logprobs"]["tokens"]) == len(tokens) + 1 and ends["text"] == TEXT, ends
+        ends = server.json("/v1/completions", ask(echo=True, logprobs=1, logit_bias={"1": 100}))[1]["choices"][0]
+        assert ends["finish_reason"] == "stop", ends
+        assert len(ends["logprobs"]["tokens"]) == len(tokens) + 1 and ends["text"] == TEXT, ends
 
 
 def prompt_logprobs(program, model):

@@ -64,7 +64,7 @@ std::string string_expression(const Json& schema, const std::string& where) {
     } catch (const Error& e) {
       fail(where, ".", e.what());
     }
-  if (inside) return "\"\\\"\" (" + *inside + ") \"\\\"\"";  // a format has a length of its own
+  if (inside) return "\"\\\"\" (" + *inside + ") \"\\\"\"";  // lengths beside a format are not looked at: two grammars cannot be joined
   return count.empty() ? "string" : "\"\\\"\" char" + count + " \"\\\"\"";
 }
 

@@ -4,6 +4,7 @@
 // Patterns cover characters, classes, ., groups, |, quantifiers, and ^ and $ at the ends of a pattern.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -20,7 +21,6 @@ namespace dsv3::inline DSV3_ISA::io {
 /// What a format stands for; nothing for formats that only describe. Dates are those of every year: 29 February is left out.
 inline std::optional<std::string> format_expression(std::string_view name) {
   static const std::string
-      digit2 = "[0-9] [0-9]",
       date =
           "[0-9] [0-9] [0-9] [0-9] \"-\" (((\"0\" [13578]) | (\"1\" [02])) \"-\" ((\"0\" [1-9]) | ([12] [0-9]) | (\"3\" [01])) | "
           "((\"0\" [469]) | \"11\") \"-\" ((\"0\" [1-9]) | ([12] [0-9]) | \"30\") | \"02-\" ((\"0\" [1-9]) | (\"1\" [0-9]) | (\"2\" "
