@@ -181,6 +181,7 @@ TEST_CASE("numbers in a range are those of the range") {
   for (const char* bad : {"0", "0.0", "0.51", "1", "-0.1", "0.500001", ".5"}) CHECK(!half.allows(bad));
   Schema least(R"({"type": "integer", "exclusiveMinimum": 9})");
   CHECK((least.allows("10") && least.allows("100000000000") && !least.allows("9") && !least.allows("-10")));
+  CHECK(error_of(R"({"type": "integer", "minimum": 1e12})") == "schema: expected a range that reaches into [-1e11, 1e11]");
   Schema draft4(R"({"type": "integer", "minimum": 9, "exclusiveMinimum": true, "maximum": 10})");
   CHECK((draft4.allows("10") && !draft4.allows("9")));
 }

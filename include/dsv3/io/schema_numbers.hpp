@@ -95,6 +95,7 @@ inline std::string number_range(std::int64_t low, std::int64_t high, std::size_t
 /// bounds stand for as large as a number gets here. Throws: Error if there are none.
 inline std::string number_range(double low, bool open_low, double high, bool open_high, bool integer) {
   constexpr double largest = 1e11;
+  require(low <= largest && high >= -largest, "expected a range that reaches into [-1e11, 1e11]");
   std::string out;
   for (std::size_t decimals = 0; decimals <= (integer ? 0u : 6u); ++decimals) {
     const auto unit = static_cast<double>(detail::DigitRange::power(decimals));
