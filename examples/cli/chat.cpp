@@ -121,6 +121,7 @@ class Chat {
         model_(dsv3::io::load<P>(args[0])),
         known_{model_.make_cache({args.number<dsv3::Index>("--context", std::min<dsv3::Index>(config.max_position_embeddings, 16384), 16,
                                                            dsv3::Index{1} << 24)})} {
+    if (text_.unknown_template) throw dsv3::Error(std::string(args[0]) + ": " + cli::TextModel::unknown_template_message());
     thinking_ = args.has("--thinking");
     request_.max_new_tokens = args.number<dsv3::Index>("--max-new", 2048, 1, 1 << 24);
     const auto defaults = dsv3::io::read_generation_config(args[0], config);
@@ -133,7 +134,7 @@ class Chat {
     if (options_.depth > 0 && model_.mtp_modules() == 0) throw cli::UsageError("--drafts: this checkpoint has no MTP modules");
     system_ = args.value("--system").value_or("");
     clear();
-    if (!text_.has_format) std::cerr << "no known chat template: the conversation is plain lines, an answer ends with an empty one\n";
+    if (!text_.has_template) std::cerr << "no chat template: the conversation is plain lines, an answer ends with an empty one\n";
   }
 
   void run() {

@@ -1,7 +1,10 @@
 // dsv3-inspect: what a checkpoint is, how large it is and whether it is complete, from its headers alone.
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli.hpp"
+#include "dsv3/io/config_writer.hpp"
 #include "dsv3/io/load.hpp"
 #include "dsv3/model/count.hpp"
 #include "dsv3/model/quantize.hpp"
@@ -12,9 +15,11 @@ using dsv3::Config;
 using dsv3::Index;
 
 constexpr const char* usage =
-    "usage: dsv3-inspect DIR [--all]\n\n"
+    "usage: dsv3-inspect DIR [--all] [--json]\n\n"
     "Describes the checkpoint in DIR from config.json and the headers of its safetensors; weights are never read.\n"
     "  --all   lists every tensor, instead of one line for all layers and experts alike\n"
+    "  --json  one JSON object instead of text: model_type, config, parameters, memory_bytes, files, tensors (with --all), complete,\n"
+    "          problems\n"
     "  --help  prints this text\n"
     "Exit status: 0 the checkpoint is complete, 1 it is not, or an error, 2 wrong arguments.\n";
 
@@ -52,17 +57,28 @@ double weight_bytes(const dsv3::Model<P>& model, double projection, double rest)
   return bytes;
 }
 
+struct Sizes {
+  dsv3::ParameterCounts parameters;
+  double f32 = 0, bf16 = 0, fp8 = 0;  // bytes of all weights; fp8: of the projections, the rest bf16
+  Index cache = 0;                    // bytes a token, float32
+};
+
 template <class P>
-void print_sizes(const dsv3::Model<P>& model) {
-  const auto counts = count_parameters(model);
+Sizes sizes_of(const dsv3::Model<P>& model) {
   const Config& c = model.config();
-  std::printf("\nparameters\n  %-12s %td\n  %-12s %td a token\n  %-12s %td\n", "total", counts.total, "active", counts.active, "mtp",
-              counts.mtp);
   constexpr double fp8 = 1 + 4.0 / (128 * 128);
-  const double cache = static_cast<double>((c.num_hidden_layers + model.mtp_modules()) * (c.kv_lora_rank + c.qk_rope_head_dim)) * 4;
-  std::printf("\nmemory\n  %-12s %s\n  %-12s %s\n  %-12s %s (projections; bf16 the rest)\n  %-12s %.0f bytes a token (float32)\n", "f32",
-              gigabytes(weight_bytes(model, 4, 4)).c_str(), "bf16", gigabytes(weight_bytes(model, 2, 2)).c_str(), "fp8",
-              gigabytes(weight_bytes(model, fp8, 2)).c_str(), "cache", cache);
+  return {.parameters = count_parameters(model),
+          .f32 = weight_bytes(model, 4, 4),
+          .bf16 = weight_bytes(model, 2, 2),
+          .fp8 = weight_bytes(model, fp8, 2),
+          .cache = (c.num_hidden_layers + model.mtp_modules()) * (c.kv_lora_rank + c.qk_rope_head_dim) * 4};
+}
+
+void print(const Sizes& s) {
+  std::printf("\nparameters\n  %-12s %td\n  %-12s %td a token\n  %-12s %td\n", "total", s.parameters.total, "active", s.parameters.active,
+              "mtp", s.parameters.mtp);
+  std::printf("\nmemory\n  %-12s %s\n  %-12s %s\n  %-12s %s (projections; bf16 the rest)\n  %-12s %td bytes a token (float32)\n", "f32",
+              gigabytes(s.f32).c_str(), "bf16", gigabytes(s.bf16).c_str(), "fp8", gigabytes(s.fp8).c_str(), "cache", s.cache);
 }
 
 /// "model.layers.3.mlp" -> "model.layers.*.mlp".
@@ -96,26 +112,51 @@ void print_tensors(const dsv3::io::CheckpointFiles& files, bool all) {
   }
 }
 
+using Json = nlohmann::ordered_json;
+
+Json json_of(const Config& c, const Sizes& s) {
+  const auto whole = [](double bytes) { return static_cast<std::int64_t>(bytes); };
+  return {{"model_type", c.model_type},
+          {"config", Json::parse(dsv3::io::config_to_json(c))},
+          {"parameters", {{"total", s.parameters.total}, {"active", s.parameters.active}, {"mtp", s.parameters.mtp}}},
+          {"memory_bytes", {{"f32", whole(s.f32)}, {"bf16", whole(s.bf16)}, {"fp8", whole(s.fp8)}, {"cache_per_token", s.cache}}}};
+}
+
+Json json_of(const dsv3::io::CheckpointFiles& files) {
+  Json list = Json::array();
+  for (const auto& t : files.tensors()) list.push_back({{"name", t.name}, {"dtype", dsv3::io::name(t.dtype)}, {"shape", t.shape}});
+  return list;
+}
+
 template <class P>
-bool inspect(const std::string& folder, const Config& declared, bool all) {
-  if (!dsv3::io::CheckpointFiles::are_in(folder)) {
-    const dsv3::Model<P> model(declared);
-    describe(model.config());
-    print_sizes(model);
+bool inspect(const std::string& folder, const Config& declared, bool all, bool as_json) {
+  std::optional<dsv3::io::CheckpointFiles> files;
+  if (dsv3::io::CheckpointFiles::are_in(folder)) files = dsv3::io::CheckpointFiles::open(folder);
+  const dsv3::Model<P> model(files ? dsv3::io::present_config(declared, *files) : declared);
+  const Sizes sizes = sizes_of(model);
+  const auto mismatch = files ? dsv3::io::compare(model, *files) : dsv3::io::Mismatch{};
+  const bool complete = files && mismatch.empty();
+  if (as_json) {
+    Json json = json_of(model.config(), sizes);
+    json["files"] = files ? Json{{"tensors", files->tensors().size()}, {"bytes", files->total_bytes()}} : Json();
+    if (files && all) json["tensors"] = json_of(*files);
+    json["complete"] = complete;
+    json["problems"] = {{"missing", mismatch.missing}, {"misshapen", mismatch.misshapen}, {"unexpected", mismatch.unexpected}};
+    std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+    return complete;
+  }
+  describe(model.config());
+  print(sizes);
+  if (!files) {
     std::printf("\nincomplete: there is a config.json, but no model.safetensors or model.safetensors.index.json\n");
     return false;
   }
-  const auto files = dsv3::io::CheckpointFiles::open(folder);
-  const dsv3::Model<P> model(dsv3::io::present_config(declared, files));
-  describe(model.config());
-  print_sizes(model);
-  print_tensors(files, all);
+  print_tensors(*files, all);
   if (declared.num_nextn_predict_layers != model.mtp_modules())
     std::printf("\nconfig.json declares %td MTP modules, the files hold %td\n", declared.num_nextn_predict_layers, model.mtp_modules());
-  const auto mismatch = dsv3::io::compare(model, files);
-  std::printf("\n%s%s\n", mismatch.empty() ? "complete: every tensor is there, none is unexpected" : "the tensors do not fit config.json:",
+  std::printf("\n%s%s\n", complete ? "complete: every tensor is there, none is unexpected" : "the tensors do not fit config.json:",
               mismatch.text().c_str());
-  return mismatch.empty();
+  return complete;
 }
 
 }  // namespace
@@ -123,9 +164,9 @@ bool inspect(const std::string& folder, const Config& declared, bool all) {
 int main(int argc, char** argv) {
   bool complete = true;
   const int code = cli::run("dsv3-inspect", usage, [&] {
-    const cli::Args args(argc, argv, 1, {}, {"--all"});
+    const cli::Args args(argc, argv, 1, {}, {"--all", "--json"});
     const Config config = dsv3::io::read_config(args[0]);
-    dsv3::io::with_policy(config, [&]<class P>(P) { complete = inspect<P>(args[0], config, args.has("--all")); });
+    dsv3::io::with_policy(config, [&]<class P>(P) { complete = inspect<P>(args[0], config, args.has("--all"), args.has("--json")); });
   });
   return code != 0 ? code : complete ? 0 : 1;
 }

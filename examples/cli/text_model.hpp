@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,30 +17,33 @@
 
 namespace cli::inline DSV3_ISA {
 
-/// "v3", "r1-first", "r1", "v3-0324", "r1-0528", "v31" or "plain".
+inline constexpr const char* format_names = "v3, r1-first, r1, v3-0324, r1-0528, v31 or plain";
+
+/// One of format_names.
 inline dsv3::ChatFormat parse_format(const std::string& name) {
-  if (name == "v3") return dsv3::ChatFormat::v3;
-  if (name == "r1-first") return dsv3::ChatFormat::r1_first;
-  if (name == "r1") return dsv3::ChatFormat::r1;
-  if (name == "v3-0324") return dsv3::ChatFormat::v3_0324;
-  if (name == "r1-0528") return dsv3::ChatFormat::r1_0528;
-  if (name == "v31") return dsv3::ChatFormat::v31;
-  if (name == "plain") return dsv3::ChatFormat::plain;
-  throw UsageError("--format: expected v3, r1-first, r1, v3-0324, r1-0528, v31 or plain, got '" + name + "'");
+  using enum dsv3::ChatFormat;
+  static const std::map<std::string, dsv3::ChatFormat> formats{
+      {"v3", v3}, {"r1-first", r1_first}, {"r1", r1}, {"v3-0324", v3_0324}, {"r1-0528", r1_0528}, {"v31", v31}, {"plain", plain}};
+  const auto found = formats.find(name);
+  if (found == formats.end()) throw UsageError("--format: expected " + std::string(format_names) + ", got '" + name + "'");
+  return found->second;
 }
 
 /// Constant once made, so threads may share one.
 class TextModel {
  public:
-  /// `format`: instead of that of the folder's template; without either, conversations are plain lines.
+  /// `format`: instead of that of the folder's template; without either, conversations are plain lines. A template that is none of the
+  /// published ones leaves the choice to the caller: see `unknown_template`.
   TextModel(const std::filesystem::path& folder, const dsv3::Config& config, const std::optional<std::string>& format_name)
       : tokenizer(dsv3::io::Tokenizer::open(folder / "tokenizer.json")), begin(dsv3::io::read_begin(folder, config)) {
     if (format_name)
       format = parse_format(*format_name);
-    else if (const auto published = dsv3::io::read_chat_format(folder))
+    else if (const auto text = dsv3::io::read_chat_template(folder); !text)
+      has_template = false;
+    else if (const auto published = dsv3::io::chat_format(*text))
       format = *published;
     else
-      has_format = false;
+      unknown_template = true;
     texts_.resize(static_cast<std::size_t>(std::max<dsv3::Index>(tokenizer.vocab_size(), config.vocab_size)));
     for (int id = 0; id < tokenizer.vocab_size(); ++id) try {
         texts_[static_cast<std::size_t>(id)] = tokenizer.token_bytes(id);
@@ -67,7 +71,16 @@ class TextModel {
   dsv3::io::Tokenizer tokenizer;
   std::vector<int> begin;  ///< ids that every text begins with, mostly one or none
   dsv3::ChatFormat format = dsv3::ChatFormat::plain;
-  bool has_format = true;  ///< false: plain for want of a template
+  bool has_template = true;       ///< false: plain for want of a template
+  bool unknown_template = false;  ///< conversations would be rendered otherwise than the model expects
+
+  /// What to say where unknown_template is set.
+  static std::string unknown_template_message() {
+    return "the checkpoint's chat template is none of the published ones that are known by their text; --format says which format its "
+           "chats "
+           "have: " +
+           std::string(format_names);
+  }
 
  private:
   std::vector<std::string_view> texts_;

@@ -7,6 +7,7 @@
 
 #include "api_error.hpp"
 #include "dsv3/core/isa.hpp"
+#include "dsv3/generate/chat_parser.hpp"
 #include "service.hpp"
 
 namespace serve::inline DSV3_ISA {
@@ -24,6 +25,7 @@ struct ApiRequest {
   dsv3::Index top_log_probabilities = 0;                ///< likeliest tokens told with each
   bool echo_log_probabilities = false;                  ///< completions: those of the prompt's tokens too, which the answer begins with
   std::optional<dsv3::Index> prompt_log_probabilities;  ///< as a list of their own, with this many likeliest tokens
+  dsv3::CallSyntax calls{};                             ///< chat: how calls are told in an answer
   std::string prefill, closing;  ///< chat: what a forced tool call begins and ends with, beside what the model writes
 };
 

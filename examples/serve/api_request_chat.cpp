@@ -2,6 +2,7 @@
 
 #include "api_request_common.hpp"
 #include "dsv3/generate/gbnf.hpp"
+#include "dsv3/io/json_call.hpp"
 #include "dsv3/io/json_schema.hpp"
 
 namespace serve::inline DSV3_ISA {
@@ -125,17 +126,14 @@ std::vector<std::size_t> required_tools(const Fields& fields, ToolSet& set) {
 
 /// A call of one of `tools` is begun for the model, which writes arguments that fit the schema; before them the name, if there are several.
 void force_call(const Service& service, const ToolSet& set, std::span<const std::size_t> tools, ApiRequest& request, dsv3::Request& model) {
-  using namespace dsv3::chat;
-  const bool v31 = service.text.format == dsv3::ChatFormat::v31;
+  const auto frame = dsv3::call_frame(service.text.format);
   using Call = std::pair<std::string, nlohmann::ordered_json>;
   std::vector<Call> calls;
-  for (const std::size_t i : tools) calls.emplace_back(set.tools[i].name + (v31 ? std::string(sep) : "\n```json\n"), set.schemas[i]);
-  const auto add = [&](const auto&... parts) { ((request.prefill += parts), ...); };
-  add(calls_begin, call_begin);
-  if (!v31) add("function", sep);
+  for (const std::size_t i : tools) calls.emplace_back(set.tools[i].name + frame.middle, set.schemas[i]);
+  request.prefill += frame.begin + frame.open;
   const auto& texts = calls.size() == 1 ? service.token_texts : service.call_texts;
-  if (calls.size() == 1) add(std::exchange(calls[0].first, {}));
-  request.closing = (v31 ? "" : "\n```") + std::string(call_end) + std::string(calls_end);
+  if (calls.size() == 1) request.prefill += std::exchange(calls[0].first, {});
+  request.closing = frame.close + frame.end;
   std::string gbnf;
   try {
     gbnf = dsv3::io::json_schema_grammar(std::span<const Call>(calls));
@@ -152,6 +150,8 @@ struct ChatPrompt {
 
 /// The conversation in tokens. With `continues`, its last message is the assistant's and is left open.
 ChatPrompt render(const Service& service, std::span<const dsv3::ChatMessage> messages, dsv3::ChatOptions options, bool continues) {
+  if (service.text.unknown_template)
+    throw ApiError(400, "Chats are not possible: " + cli::TextModel::unknown_template_message() + ".", {}, "unknown_chat_template");
   try {
     if (continues) options.add_generation_prompt = false;
     auto pieces = dsv3::chat_pieces(service.text.format, messages, options);
@@ -207,7 +207,7 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   const auto required = required_tools(fields, set);
   if (continues && !required.empty()) fields.wrong_value("tool_choice", "'none' or 'auto' where a message is continued");
   if (!set.tools.empty()) {
-    if (service.text.format == dsv3::ChatFormat::plain) fields.wrong_value("tools", "none: this model's chats have no tools");
+    request.calls = dsv3::io::call_syntax(service.text.format);
     const std::string prompt = tools_prompt(service.text.format, set.tools);
     const auto system = std::find_if(messages.rbegin(), messages.rend(), [](const auto& m) { return m.role == Role::system; });
     if (system != messages.rend())

@@ -144,7 +144,7 @@ TEST_CASE("dsv3-chat holds a conversation") {
   CHECK(two.out.starts_with(first));
   CHECK(holds(two.out, "user: ROMEO:\nassistant: " + first + "user: What\nnews?\nassistant: "));
   CHECK(two.out.ends_with(first));  // after /clear the same again
-  CHECK(holds(two.err, "no known chat template"));
+  CHECK(holds(two.err, "no chat template"));
   CHECK(holds(two.err, "prompt 2, 0 of them known"));
   CHECK(holds(two.err, "14 of them known"));  // the second question's prompt begins with the first answer
   CHECK(holds(two.err, " tokens/s"));
@@ -227,6 +227,21 @@ TEST_CASE("dsv3-inspect") {
   const auto misfit = run("inspect '" + folder + "'");
   CHECK(misfit.code == 1);
   CHECK(holds(misfit.out, "expected shape [24, 72], got [20, 72]"));
+
+  const auto json = [](const ProgramResult& result) { return io::parse_json(result.out, "dsv3-inspect"); };
+  const auto described = json(run("inspect '" + shakespeare + "' --json --all"));
+  CHECK(described["complete"] == true);
+  CHECK(described["parameters"]["total"] == 2408512);
+  CHECK(described["tensors"].size() == described["files"]["tensors"]);
+  CHECK(described["config"]["model_type"] == "deepseek_v3");
+  const auto misfit_json = run("inspect '" + folder + "' --json");
+  CHECK(misfit_json.code == 1);
+  CHECK(json(misfit_json)["problems"]["misshapen"].size() > 0);
+  REQUIRE(std::system(("rm '" + folder + "/model.safetensors'").c_str()) == 0);
+  const auto only_config = run("inspect '" + folder + "' --json");
+  CHECK(only_config.code == 1);
+  CHECK(json(only_config)["complete"] == false);
+  CHECK(json(only_config)["files"].is_null());
 }
 
 TEST_CASE("dsv3-tokenize") {

@@ -98,18 +98,6 @@ TEST_CASE("an answer begins inside the reasoning if its prompt opens it") {
     CHECK_FALSE(thinks(format, results, true));
 }
 
-TEST_CASE("a published template is recognised") {
-  CHECK(chat_format(read_json("tokenizer_config.json")["chat_template"].get<std::string>()) == ChatFormat::v3);
-  CHECK(chat_format("{{'<｜User｜>'}} {{'<｜Assistant｜><think>\\n'}}") == ChatFormat::r1);
-  CHECK(chat_format("{{'<｜User｜>'}} {% set content = content.split('</think>')[-1] %} {{'<｜Assistant｜>'}}") == ChatFormat::r1_first);
-  CHECK(chat_format("{% if not thinking is defined %}{{'<｜User｜>'}}{{'<｜Assistant｜>'}}<think>") == ChatFormat::v31);
-  CHECK(chat_format("{% set ns.is_last_user = true %}{{'<｜User｜>' + content + '<｜Assistant｜>'}}") == ChatFormat::v3_0324);
-  CHECK(chat_format("{% set ns.is_last_user = true %}{{'<｜User｜>' + content + '<｜Assistant｜>'}}{% if '</think>' in content %}") ==
-        ChatFormat::r1_0528);
-  CHECK_FALSE(chat_format("<|im_start|>user"));
-  CHECK_FALSE(chat_format(""));
-}
-
 TEST_CASE("conversations that no template covers are refused") {
   using Role = ChatMessage::Role;
   const std::vector<ChatMessage> none;
@@ -126,6 +114,8 @@ TEST_CASE("R1's first template leaves it to the model to begin its reasoning") {
   using Role = ChatMessage::Role;
   const std::vector<ChatMessage> talk{{Role::user, "q"}, {Role::assistant, "<think>hm</think>a"}, {Role::user, "r"}};
   CHECK(render_chat(ChatFormat::r1, talk) == render_chat(ChatFormat::r1_first, talk) + "<think>\n");
+  const std::vector<ChatMessage> systems{{Role::system, "a"}, {Role::system, "b"}, {Role::user, "q"}};  // it keeps the last one only
+  CHECK(render_chat(ChatFormat::r1_first, systems) == "<｜begin▁of▁sentence｜>b<｜User｜>q<｜Assistant｜>");
   CHECK(render_chat(ChatFormat::r1_first, talk).find("hm") == std::string::npos);  // earlier reasoning is taken out
 }
 
@@ -156,8 +146,9 @@ TEST_CASE("plain conversations are lines") {
   using Role = ChatMessage::Role;
   const std::vector<ChatMessage> messages{{Role::system, "S"}, {Role::user, "q"}, {Role::assistant, "a"}};
   CHECK(render_chat(ChatFormat::plain, messages) == "S\nq\na\n");
-  const std::vector<ChatMessage> calls{{Role::assistant, "a", {{"f", "{}"}}}};
-  CHECK_THROWS_AS(render_chat(ChatFormat::plain, calls), Error);
+  const std::vector<ChatMessage> calls{{Role::assistant, "a", {{"f", "{}"}}}, {Role::tool, "1"}};
+  CHECK(render_chat(ChatFormat::plain, calls) ==
+        "a<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>\n<tool_response>1</tool_response>\n");
 }
 
 TEST_CASE("answers that stray from their format a little") {

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "dsv3/io/chat_template.hpp"
+#include "dsv3/generate/chat.hpp"
 #include "dsv3/io/tokenizer.hpp"
 #include "dsv3/io/utf8_stream.hpp"
 #include "io/temp_folder.hpp"
@@ -118,18 +118,6 @@ TEST_CASE("the published tokenizer gives Hugging Face's ids") {
   // Long words and long runs of white space: anything but n log n would take minutes.
   for (const std::string& text : {std::string(1 << 18, 'a'), std::string(1 << 18, ' ') + "a", std::string(1 << 18, '\n')})
     CHECK((tokenizer.decode(tokenizer.encode(text)) == text));
-}
-
-TEST_CASE("the chat format of a checkpoint's folder") {
-  const TempFolder folder;
-  CHECK_FALSE(dsv3::io::read_chat_format(folder.path()));
-  CHECK(dsv3::io::read_chat_format(DSV3_TEST_DATA "/tokenizer") == dsv3::ChatFormat::v3);
-  std::ofstream(folder / "tokenizer_config.json")
-      << R"({"chat_template": [{"name": "other", "template": ""}, {"name": "default", "template":
-    "<｜User｜><｜Assistant｜>{% if thinking %}"}]})";
-  CHECK(dsv3::io::read_chat_format(folder.path()) == dsv3::ChatFormat::v31);
-  std::ofstream(folder / "chat_template.jinja") << "<｜User｜><｜Assistant｜><think>\n";
-  CHECK(dsv3::io::read_chat_format(folder.path()) == dsv3::ChatFormat::r1);
 }
 
 TEST_CASE("the Shakespeare tokenizer") {

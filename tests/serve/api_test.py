@@ -170,8 +170,23 @@ def tools_and_reasoning(program, model):
         told["messages"] += [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "1"}]
         message = server.json("/v1/chat/completions", told)[1]["choices"][0]["message"]
         assert message["content"] and "reasoning_content" not in message, message
-    for name in ("r1", "v3-0324"):
+    for name in ("r1", "v3-0324", "plain"):
         one_of_several(name, program, model)
+
+
+def unknown_template(program, model):
+    """Chats are refused where the template is none of the published ones, unless --format says what it is"""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in os.listdir(model):
+            os.symlink(os.path.abspath(os.path.join(model, file)), os.path.join(folder, file))
+        with open(os.path.join(folder, "chat_template.jinja"), "w") as template:
+            template.write("{{bos_token}}<｜User｜>{{messages[0].content}}<｜Assistant｜>")
+        with Server(program, folder) as server:
+            status, answer = server.json("/v1/chat/completions", chat("q"))
+            assert status == 400 and answer["error"]["code"] == "unknown_chat_template" and "v3-0324" in answer["error"]["message"], answer
+            assert server.json("/v1/completions", {"prompt": "q", "max_tokens": 2})[0] == 200
+        with Server(program, folder, "--format", "plain") as server:
+            assert server.json("/v1/chat/completions", chat("q", max_tokens=2))[0] == 200
 
 
 def one_of_several(name, program, model):
@@ -398,4 +413,4 @@ if __name__ == "__main__":
     import sys
 
     MODEL = sys.argv[2] if len(sys.argv) > 2 else ""
-    run_tests([completions, chats, tools_and_reasoning, compute, errors, keys, overload, shutdown, shutdown_of_waiting_connections, port_in_use, page])
+    run_tests([completions, chats, tools_and_reasoning, unknown_template, compute, errors, keys, overload, shutdown, shutdown_of_waiting_connections, port_in_use, page])

@@ -1,7 +1,7 @@
 // Floor 6. Chat templates: a conversation as the text that DeepSeek-V3, R1, their later versions and V3.1 were trained on.
 //
 // The text is that of the published templates, to the letter and with their oddities. Leaves out JSON (arguments of tool calls are text),
-// reading templates from files (they are programs; chat_format() recognises them), and the model's answer (chat_parser.hpp).
+// which format a checkpoint has (io/chat_template.hpp), and the model's answer (chat_parser.hpp).
 #pragma once
 
 #include <algorithm>
@@ -65,20 +65,23 @@ struct Tool {
   std::string name, description, parameters;
 };
 
-/// The format of a published template, recognised by its text (`chat_template` of tokenizer_config.json); none for other templates.
-inline std::optional<ChatFormat> chat_format(std::string_view chat_template) {
-  const auto holds = [&](std::string_view part) { return chat_template.find(part) != chat_template.npos; };
-  if (!holds(chat::user) || !holds(chat::assistant)) return std::nullopt;
-  if (holds("thinking")) return ChatFormat::v31;
-  if (holds("is_last_user")) return holds(chat::end_think) ? ChatFormat::r1_0528 : ChatFormat::v3_0324;
-  if (holds(chat::think)) return ChatFormat::r1;
-  return holds(chat::end_think) ? ChatFormat::r1_first : ChatFormat::v3;
-}
-
 /// Whether the answer to a prompt begins inside the reasoning (what ChatParser wants to know): no template opens it elsewhere than at the
 /// end, and none behind results of tools.
 inline bool starts_thinking(std::span<const ChatPiece> prompt) {
   return std::any_of(prompt.begin(), prompt.end(), [](const ChatPiece& piece) { return piece.control && piece.text == chat::think; });
+}
+
+/// How a format writes a call: `open` NAME `middle` ARGUMENTS `close`, all calls of an answer between `begin` and `end`. Plain chats have
+/// the form that most other models use, whose frame is JSON: <tool_call>{"name": ..., "arguments": ...}</tool_call>.
+struct CallFrame {
+  std::string begin, open, middle, close, end;
+};
+inline CallFrame call_frame(ChatFormat format) {
+  using std::string;
+  if (format == ChatFormat::plain) return {"", R"(<tool_call>{"name": ")", R"(", "arguments": )", "}</tool_call>", ""};
+  const string begin(chat::calls_begin), open(chat::call_begin), sep(chat::sep), close(chat::call_end), end(chat::calls_end);
+  if (format == ChatFormat::v31) return {begin, open, sep, close, end};
+  return {begin, open + "function" + sep, "\n```json\n", "\n```" + close, end};
 }
 
 /// What tells the model of its tools; to be appended to the system prompt. V3.1 has a published form (its model card), whose frame the
@@ -88,12 +91,9 @@ inline std::string tools_prompt(ChatFormat format, std::span<const Tool> tools) 
   for (const Tool& tool : tools)
     text += "\n### " + tool.name + "\nDescription: " + tool.description + "\n\nParameters: " + tool.parameters + "\n";
   const auto add = [&](auto... parts) { ((text += parts), ...); };
-  add("\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n", chat::calls_begin, chat::call_begin);
-  if (format == ChatFormat::v31)
-    add("tool_call_name", chat::sep, "tool_call_arguments");
-  else
-    add("function", chat::sep, "tool_call_name\n```json\ntool_call_arguments\n```");
-  add(chat::call_end, "{additional_tool_calls}", chat::calls_end, "\n\nWhere:\n");
+  const CallFrame frame = call_frame(format);
+  add("\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n", frame.begin, frame.open, "tool_call_name", frame.middle,
+      "tool_call_arguments", frame.close, "{additional_tool_calls}", frame.end, "\n\nWhere:\n");
   add("- `tool_call_name` must be an exact match to one of the available tools\n");
   add("- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n");
   add("- For multiple tool calls, chain them directly without separators or spaces\n");
@@ -109,16 +109,11 @@ class ChatRenderer {
 
   std::vector<ChatPiece> render(std::span<const ChatMessage> messages) {
     if (format_ == ChatFormat::plain) {
-      for (const ChatMessage& m : messages) add(content_of(m), "\n");
+      for (const ChatMessage& m : messages) add_line(m);
       return std::move(pieces_);
     }
     add(chat::begin);
-    const char* separator = "";
-    for (const ChatMessage& m : messages)
-      if (m.role == ChatMessage::Role::system) {
-        add(separator, content_of(m));
-        separator = "\n\n";
-      }
+    add_system(messages);
     for (const ChatMessage& m : messages) {
       if (m.role == ChatMessage::Role::user) add_user(m);
       if (m.role == ChatMessage::Role::assistant)
@@ -158,6 +153,29 @@ class ChatRenderer {
     return mark == content.npos ? content : content.substr(mark + chat::end_think.size());
   }
 
+  void add_line(const ChatMessage& m) {
+    const bool result = m.role == ChatMessage::Role::tool;
+    add(result ? "<tool_response>" : "", content_of(m), result ? "</tool_response>" : "");
+    const CallFrame frame = call_frame(format_);
+    for (const ToolCall& call : m.tool_calls) add(frame.open, call.name, frame.middle, call.arguments, frame.close);
+    add("\n");
+  }
+
+  /// All system messages, wherever they stand; R1's first template keeps only the last.
+  void add_system(std::span<const ChatMessage> messages) {
+    std::string text;
+    const char* separator = "";
+    for (const ChatMessage& m : messages) {
+      if (m.role != ChatMessage::Role::system) continue;
+      if (format_ == ChatFormat::r1_first)
+        text = content_of(m);
+      else
+        text.append(separator).append(content_of(m));
+      separator = "\n\n";
+    }
+    if (!text.empty()) add(text);
+  }
+
   void add_user(const ChatMessage& m) {
     in_tool_ = false;
     after_user_ = true;
@@ -170,7 +188,7 @@ class ChatRenderer {
     in_tool_ = true;
     after_user_ = false;
     if (format_ != ChatFormat::v31 && !outputs_open_) add(chat::outputs_begin);
-    const bool together = format_ == ChatFormat::v31 || format_ == ChatFormat::r1 || format_ == ChatFormat::r1_first;
+    const bool together = format_ == ChatFormat::v31 || format_ == ChatFormat::r1;
     if (!together && outputs_open_) add("\n");
     outputs_open_ = true;
     add(chat::output_begin, content_of(m), chat::output_end);
@@ -182,7 +200,7 @@ class ChatRenderer {
 
   // V3 and R1. Their templates open the lists of calls and of outputs once in a conversation, not once in an answer.
   void add_answer(const ChatMessage& m) {
-    const bool v3 = format_ == ChatFormat::v3;
+    const bool v3 = format_ != ChatFormat::r1;  // V3's and R1's first
     if (v3 ? !m.content.has_value() : !m.tool_calls.empty()) {
       in_tool_ = false;
       for (const ToolCall& call : m.tool_calls) {
@@ -246,13 +264,11 @@ class ChatRenderer {
 }  // namespace detail
 
 /// The conversation, text and control tokens apart.
-/// Throws: Error if there is no message, an assistant's message has neither content nor calls, another role has calls or no content, or the
-/// format is plain and there are calls.
+/// Throws: Error if there is no message, an assistant's message has neither content nor calls, or another role has calls or no content.
 inline std::vector<ChatPiece> chat_pieces(ChatFormat format, std::span<const ChatMessage> messages, const ChatOptions& options = {}) {
   require(!messages.empty(), "chat: expected at least one message, got none");
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& m = messages[i];
-    require(format != ChatFormat::plain || m.tool_calls.empty(), "chat: message ", i, ": this model's chats have no tool calls");
     if (m.role == ChatMessage::Role::assistant)
       require(m.content || !m.tool_calls.empty(), "chat: message ", i, " (assistant): expected content or tool calls, found neither");
     else

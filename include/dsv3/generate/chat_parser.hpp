@@ -47,11 +47,17 @@ inline std::optional<ToolCall> parse_tool_call(std::string_view text) {
   return call.name.empty() ? std::nullopt : std::optional(call);
 }
 
+/// How calls are told in an answer: the marks around all of them (or none) and around each, and what reads the text between these.
+struct CallSyntax {
+  std::string_view begin = chat::calls_begin, open = chat::call_begin, close = chat::call_end, end = chat::calls_end;
+  std::optional<ToolCall> (*parse)(std::string_view) = parse_tool_call;
+};
+
 /// Feed it the answer with push(), then finish() once.
 class ChatParser {
  public:
   /// `thinking`: the prompt ended inside the reasoning (starts_thinking()).
-  explicit ChatParser(bool thinking = false) : thinking_(thinking) {}
+  explicit ChatParser(bool thinking = false, const CallSyntax& calls = {}) : thinking_(thinking), calls_(calls) {}
 
   /// What `text` adds. Holds back what may be the start of a mark.
   ChatDelta push(std::string_view text) {
@@ -65,7 +71,7 @@ class ChatParser {
   /// What was held back; the text of a call that never ended is content.
   ChatDelta finish() {
     ChatDelta delta;
-    if (part_ == Part::call) delta.content = std::string(chat::call_begin) + call_;
+    if (part_ == Part::call) delta.content = std::string(calls_.open) + call_;
     emit(delta, held_);
     held_.clear();
     call_.clear();
@@ -111,15 +117,15 @@ class ChatParser {
   }
 
   void pass(ChatDelta& delta, std::string_view mark) {
-    if (mark == chat::end_think || mark == chat::calls_end) part_ = Part::content;
-    if (mark == chat::calls_begin) part_ = Part::calls;
-    if (mark == chat::call_begin) part_ = Part::call;
-    if (mark == chat::call_end) {
+    if (mark == chat::end_think || mark == calls_.end) part_ = Part::content;
+    if (mark == calls_.begin) part_ = Part::calls;
+    if (mark == calls_.open) part_ = Part::call;
+    if (mark == calls_.close) {
       part_ = Part::calls;
-      if (const auto call = parse_tool_call(call_))
+      if (const auto call = calls_.parse(call_))
         delta.tool_calls.push_back(*call);
       else
-        delta.content.append(chat::call_begin).append(call_).append(chat::call_end);
+        delta.content.append(calls_.open).append(call_).append(calls_.close);
       call_.clear();
     }
   }
@@ -127,9 +133,10 @@ class ChatParser {
   /// The marks that end the present part.
   std::vector<std::string_view> marks() const {
     if (part_ == Part::reasoning) return {chat::end_think};
-    if (part_ == Part::call) return {chat::call_end};
-    if (part_ == Part::calls) return {chat::call_begin, chat::calls_end};
-    return {chat::calls_begin, chat::call_begin};
+    if (part_ == Part::call) return {calls_.close};
+    std::vector<std::string_view> marks{calls_.open, part_ == Part::calls ? calls_.end : calls_.begin};
+    std::erase_if(marks, [](std::string_view mark) { return mark.empty(); });
+    return marks;
   }
 
   /// How many bytes at the end of held_ may be the start of a mark.
@@ -142,6 +149,7 @@ class ChatParser {
   }
 
   bool thinking_;
+  CallSyntax calls_;
   Part part_ = Part::start;
   std::string held_, call_;
 };
