@@ -181,11 +181,11 @@ def unknown_template(program, model):
             os.symlink(os.path.abspath(os.path.join(model, file)), os.path.join(folder, file))
         with open(os.path.join(folder, "chat_template.jinja"), "w") as template:
             template.write("{{bos_token}}<｜User｜>{{messages[0].content}}<｜Assistant｜>")
-        with Server(program, folder) as server:
+        with Server(program, folder, "--name", "shakespeare") as server:
             status, answer = server.json("/v1/chat/completions", chat("q"))
             assert status == 400 and answer["error"]["code"] == "unknown_chat_template" and "v3-0324" in answer["error"]["message"], answer
             assert server.json("/v1/completions", {"prompt": "q", "max_tokens": 2})[0] == 200
-        with Server(program, folder, "--format", "plain") as server:
+        with Server(program, folder, "--name", "shakespeare", "--format", "plain") as server:
             assert server.json("/v1/chat/completions", chat("q", max_tokens=2))[0] == 200
 
 
