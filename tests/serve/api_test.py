@@ -184,7 +184,7 @@ def unknown_template(program, model):
         with Server(program, folder, "--name", "shakespeare") as server:
             status, answer = server.json("/v1/chat/completions", chat("q"))
             assert status == 400 and answer["error"]["code"] == "unknown_chat_template" and "v3-0324" in answer["error"]["message"], answer
-            assert server.json("/v1/completions", {"prompt": "q", "max_tokens": 2})[0] == 200
+            assert server.json("/v1/completions", {"model": "shakespeare", "prompt": "q", "max_tokens": 2})[0] == 200
         with Server(program, folder, "--name", "shakespeare", "--format", "plain") as server:
             assert server.json("/v1/chat/completions", chat("q", max_tokens=2))[0] == 200
 
@@ -261,7 +261,7 @@ def errors(program, model):
         bad_chats = {
             "messages": (None, [], {}, "x", [1], [{}], [{"role": "x", "content": "y"}], [{"role": 5}], [{"role": "user"}], [{"role": "user", "content": 5}], [{"role": "user", "content": [{"type": "image_url"}]}],
                          [{"role": "user", "content": [5]}], [{"role": "assistant"}], [{"role": "assistant", "tool_calls": [{}]}], [{"role": "assistant", "tool_calls": 5}], [{"role": "tool", "content": None}]),
-            "tools": (5, [5], [{}], [{"function": {"name": "a b"}}], [{"type": "x"}], [{"function": {"name": "f"}}]), "tool_choice": ("x", 5, {"function": {"name": "none"}}),
+            "tools": (5, [5], [{}], [{"function": {"name": "a b"}}], [{"type": "x"}]), "tool_choice": ("x", 5, {"function": {"name": "none"}}),
             "continue_final_message": (1, True), "top_logprobs": (3, 21), "logprobs": (3,), "chat_template_kwargs": (5,), "max_completion_tokens": (0, "9"),
         }
         for field, values in bad_chats.items():
