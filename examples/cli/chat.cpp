@@ -13,6 +13,7 @@
 #include "policy.hpp"
 #include "sampling.hpp"
 #include "text_model.hpp"
+#include "weights.hpp"
 
 namespace {
 
@@ -34,6 +35,8 @@ constexpr const char* usage =
     "  --drafts N                tokens that the MTP modules propose for each pass (default 0)\n"
     "  --compute C               exact (float32), bf16, or auto (default: bf16 where program and processor have AMX or\n"
     "                            AVX512-BF16)\n"
+    "  --quantize fp8            rounds projections that are not fp8 to fp8, as published checkpoints have them, in memory\n"
+    "  --quantize-head fp8       the same of the output head, which they keep in bf16\n"
     "  --threads N               default: all processors\n"
     "  --help                    prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -118,7 +121,7 @@ class Chat {
       : executor_(cli::make_executor(args.threads())),
         ctx_(executor_),
         text_(args[0], config, args.value("--format")),
-        model_(dsv3::io::load<P>(args[0])),
+        model_(cli::load_model<P>(ctx_, args[0], cli::read_weight_options(args))),
         known_{model_.make_cache({args.number<dsv3::Index>("--context", std::min<dsv3::Index>(config.max_position_embeddings, 16384), 16,
                                                            dsv3::Index{1} << 24)})} {
     if (text_.unknown_template) throw dsv3::Error(std::string(args[0]) + ": " + cli::TextModel::unknown_template_message());
@@ -249,9 +252,10 @@ class Chat {
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-chat", usage, [&] {
-    const cli::Args args(argc, argv, 1,
-                         cli::with_sampling({"--system", "--format", "--max-new", "--context", "--drafts", "--compute", "--threads"}),
-                         {"--thinking"});
+    const cli::Args args(
+        argc, argv, 1,
+        cli::with_weights(cli::with_sampling({"--system", "--format", "--max-new", "--context", "--drafts", "--compute", "--threads"})),
+        {"--thinking"});
     const auto compute = args.compute();
     struct sigaction action {};
     action.sa_handler = [](int) { interrupted = true; };

@@ -13,6 +13,7 @@
 #include "dsv3/io/utf8_stream.hpp"
 #include "policy.hpp"
 #include "sampling.hpp"
+#include "weights.hpp"
 
 namespace {
 
@@ -33,6 +34,8 @@ constexpr const char* usage =
     "  --json               writes nothing but a line of JSON at the end: text or ids, why it ended, figures\n"
     "  --compute C          exact (float32, the same bits however the prompt is cut), bf16, or auto (default: bf16 where\n"
     "                       program and processor have AMX or AVX512-BF16)\n"
+    "  --quantize fp8       rounds projections that are not fp8 to fp8, as published checkpoints have them, in memory\n"
+    "  --quantize-head fp8  the same of the output head, which they keep in bf16\n"
     "  --threads N          default: all processors\n"
     "  -h, --help, --version\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -63,11 +66,11 @@ void generate(const cli::Args& args) {
     prompt = read_prompt(args);
     tokenizer = dsv3::io::Tokenizer::open(std::filesystem::path(args[0]) / "tokenizer.json");
   }
-  const auto model = dsv3::io::load<P>(args[0], {.progress = [&](dsv3::Index bound, dsv3::Index total) {
-                                         if (progress && (bound % 512 == 0 || bound == total))
-                                           std::cerr << "\rloading " << bound << " of " << total << (bound == total ? " tensors\n" : "")
-                                                     << std::flush;
-                                       }});
+  const auto model =
+      cli::load_model<P>(ctx, args[0], cli::read_weight_options(args), {.progress = [&](dsv3::Index bound, dsv3::Index total) {
+                           if (progress && (bound % 512 == 0 || bound == total))
+                             std::cerr << "\rloading " << bound << " of " << total << (bound == total ? " tensors\n" : "") << std::flush;
+                         }});
   dsv3::Request request{.prompt = tokenizer ? dsv3::io::begin_text(dsv3::io::read_begin(args[0], model.config()), tokenizer->encode(prompt))
                                             : cli::parse_ids(*args.value("--ids"), "--ids"),
                         .max_new_tokens = args.number<dsv3::Index>("--max-new", 256, 0, 1 << 24),
@@ -125,9 +128,10 @@ void generate(const cli::Args& args) {
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-generate", usage, [&] {
-    const cli::Args args(argc, argv, 1,
-                         cli::with_sampling({"--prompt", "--file", "--ids", "--max-new", "--stop", "--drafts", "--compute", "--threads"}),
-                         {"--json"}, {{"-p", "--prompt"}, {"-f", "--file"}, {"-n", "--max-new"}});
+    const cli::Args args(
+        argc, argv, 1,
+        cli::with_weights(cli::with_sampling({"--prompt", "--file", "--ids", "--max-new", "--stop", "--drafts", "--compute", "--threads"})),
+        {"--json"}, {{"-p", "--prompt"}, {"-f", "--file"}, {"-n", "--max-new"}});
     if (args.has("--prompt") + args.has("--file") + args.has("--ids") != 1)
       throw cli::UsageError("expected one of --prompt, --file and --ids");
     const auto compute = args.compute();

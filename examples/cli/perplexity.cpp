@@ -9,6 +9,7 @@
 #include "dsv3/train/evaluate.hpp"
 #include "policy.hpp"
 #include "text_model.hpp"
+#include "weights.hpp"
 
 namespace {
 
@@ -25,6 +26,9 @@ constexpr const char* usage =
     "  --limit N         the first N tokens of FILE only\n"
     "  --compute exact|bf16|fp8\n"
     "                    products in float32 (default), in bf16, or with activations rounded to fp8 where weights are fp8\n"
+    "  --quantize fp8    rounds projections that are not fp8 to fp8, as published checkpoints have them, in memory\n"
+    "  --quantize-head fp8\n"
+    "                    the same of the output head, which they keep in bf16\n"
     "  --json            prints one line of JSON\n"
     "  --threads N       default: all processors\n"
     "  --help            prints this text\n"
@@ -50,9 +54,9 @@ std::vector<int> read_ids(const std::string& folder, const std::filesystem::path
 /// Prints the result for the windows of `ids`.
 template <class P>
 void measure(const cli::Args& args, const std::vector<int>& ids, Index context, Index stride) {
-  const auto model = dsv3::io::load<P>(args[0]);
   const auto executor = cli::make_executor(args.threads());
   dsv3::Context ctx(executor);
+  const auto model = cli::load_model<P>(ctx, args[0], cli::read_weight_options(args));
   const std::span<const int> all(ids);
   const Index n = std::ssize(ids);
   std::vector<std::uint8_t> counted;
@@ -96,7 +100,7 @@ void measure(const cli::Args& args, const std::vector<int>& ids, Index context, 
 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-perplexity", usage, [&] {
-    const cli::Args args(argc, argv, 2, {"--context", "--stride", "--limit", "--compute", "--threads"}, {"--json"});
+    const cli::Args args(argc, argv, 2, cli::with_weights({"--context", "--stride", "--limit", "--compute", "--threads"}), {"--json"});
     const std::string compute = args.value("--compute").value_or("exact");
     if (compute != "exact" && compute != "bf16" && compute != "fp8")
       throw cli::UsageError("--compute: expected exact, bf16 or fp8, got '" + compute + "'");

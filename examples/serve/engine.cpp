@@ -13,11 +13,11 @@ namespace {
 template <class P>
 class EngineOf : public Engine {
  public:
-  EngineOf(const std::filesystem::path& folder, const dsv3::SchedulerOptions& options, std::optional<int> threads,
-           dsv3::TokenBytes token_bytes)
-      : model_(dsv3::io::load<P>(folder)),
+  EngineOf(const std::filesystem::path& folder, const cli::WeightOptions& weights, const dsv3::SchedulerOptions& options,
+           std::optional<int> threads, dsv3::TokenBytes token_bytes)
+      : executor_(cli::make_executor(threads)),
+        model_(load(folder, weights)),
         scheduler_(model_, options, std::move(token_bytes)),
-        executor_(cli::make_executor(threads)),
         thread_([this](std::stop_token stop) { run(stop); }) {}
 
   std::optional<Id> submit(dsv3::Request request, dsv3::OnToken on_token, dsv3::OnFinish on_finish) override {
@@ -30,6 +30,11 @@ class EngineOf : public Engine {
   bool healthy() const override { return healthy_; }
 
  private:
+  dsv3::Model<P> load(const std::filesystem::path& folder, const cli::WeightOptions& weights) const {
+    dsv3::Context ctx(executor_);
+    return cli::load_model<P>(ctx, folder, weights);
+  }
+
   void run(std::stop_token stop) {
     dsv3::Context ctx(executor_);
     while (!stop.stop_requested()) try {
@@ -41,9 +46,9 @@ class EngineOf : public Engine {
       }
   }
 
+  cli::Executor executor_;
   dsv3::Model<P> model_;
   dsv3::Scheduler<dsv3::Model<P>> scheduler_;
-  cli::Executor executor_;
   std::atomic<bool> healthy_ = true;
   std::jthread thread_;  // last: it uses the others
 };
@@ -51,10 +56,11 @@ class EngineOf : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& folder, const dsv3::Config& config, cli::Compute compute,
-                                    const dsv3::SchedulerOptions& options, std::optional<int> threads, dsv3::TokenBytes token_bytes) {
+                                    const cli::WeightOptions& weights, const dsv3::SchedulerOptions& options, std::optional<int> threads,
+                                    dsv3::TokenBytes token_bytes) {
   std::unique_ptr<Engine> engine;
   cli::with_policy("dsv3-serve", config, compute,
-                   [&]<class P>(P) { engine = std::make_unique<EngineOf<P>>(folder, options, threads, std::move(token_bytes)); });
+                   [&]<class P>(P) { engine = std::make_unique<EngineOf<P>>(folder, weights, options, threads, std::move(token_bytes)); });
   return engine;
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "../cli/cli.hpp"
+#include "../cli/weights.hpp"
 #include "dsv3/core/config.hpp"
 #include "dsv3/generate/scheduler.hpp"
 
@@ -31,6 +32,7 @@ class Engine {
 /// Loads the checkpoint in `folder`, whose configuration is `config`, and starts the thread.
 /// Throws: dsv3::Error if it cannot be loaded or the options do not fit it.
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& folder, const dsv3::Config& config, cli::Compute compute,
-                                    const dsv3::SchedulerOptions& options, std::optional<int> threads, dsv3::TokenBytes token_bytes);
+                                    const cli::WeightOptions& weights, const dsv3::SchedulerOptions& options, std::optional<int> threads,
+                                    dsv3::TokenBytes token_bytes);
 
 }  // namespace serve::inline DSV3_ISA

@@ -42,6 +42,8 @@ constexpr const char* usage =
     "  --max-body N              bytes of a request (default 4194304); more get status 413\n"
     "  --timeout S               seconds until a request must have ended (default 600)\n"
     "  --grace S                 seconds that running requests have at shutdown (default 30)\n"
+    "  --quantize fp8            rounds projections that are not fp8 to fp8, as published checkpoints have them, in memory\n"
+    "  --quantize-head fp8       the same of the output head, which they keep in bf16\n"
     "  --threads N               default: all processors\n"
     "  --help                    prints this text\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
@@ -150,9 +152,9 @@ void serve_until_signal(const cli::Args& args, serve::Service& service) {
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-serve", usage, [&] {
     const cli::Args args(argc, argv, 1,
-                         {"--host", "--port", "--name", "--api-key-file", "--allowed-origins", "--format", "--context", "--max-new",
-                          "--sequences", "--queue", "--cache-tokens", "--step-tokens", "--drafts", "--compute", "--connections",
-                          "--max-body", "--timeout", "--grace", "--threads"},
+                         cli::with_weights({"--host", "--port", "--name", "--api-key-file", "--allowed-origins", "--format", "--context",
+                                            "--max-new", "--sequences", "--queue", "--cache-tokens", "--step-tokens", "--drafts",
+                                            "--compute", "--connections", "--max-body", "--timeout", "--grace", "--threads"}),
                          {"--log-requests"});
     sigset_t ends;  // blocked in all threads: serve_until_signal() waits for them
     sigemptyset(&ends);
@@ -187,8 +189,8 @@ int DSV3_MAIN(int argc, char** argv) {
     service.token_texts = service.call_texts = texts_with({});
     if (const auto sep = text.tokenizer.token_id(dsv3::chat::sep); sep && text.format == dsv3::ChatFormat::v31)
       service.call_texts = texts_with(sep);
-    service.engine = serve::open_engine(folder, config, args.compute(), scheduler_options(args, config), args.threads(),
-                                        [&](int id) { return text.text_of(id); });
+    service.engine = serve::open_engine(folder, config, args.compute(), cli::read_weight_options(args), scheduler_options(args, config),
+                                        args.threads(), [&](int id) { return text.text_of(id); });
     if (!text.has_template) std::cerr << "dsv3-serve: no chat template: chats are plain lines, answers end with an empty one\n";
     if (text.unknown_template) std::cerr << "dsv3-serve: chats are refused: " << cli::TextModel::unknown_template_message() << '\n';
     say_what_there_is(service);

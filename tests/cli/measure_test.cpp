@@ -57,6 +57,26 @@ TEST_CASE("dsv3-perplexity gives the reference's loss") {
   CHECK(found["windows"] == 1);
 }
 
+TEST_CASE("weights are rounded to fp8 in memory on request") {
+  std::vector<int> ids(200);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int>(i * 37 % 1024);
+  const auto loss = [&](const std::string& options) { return perplexity(ids, options)["loss"].get<double>(); };
+  // What the options do is what quantize_fp8() does: the copy that dsv3-quantize writes has the same projections, hence the same loss.
+  const std::string copy = scratch + "fp8_copy";
+  std::filesystem::remove_all(copy);
+  REQUIRE(run("quantize '" + shakespeare + "' '" + copy + "' --to fp8").code == 0);
+  const auto of_copy = run("perplexity '" + copy + "' '" + scratch + "ids.bin' --json --quantize-head fp8");
+  const double plain = loss(""), projections = loss("--quantize fp8"), head = loss("--quantize-head fp8"),
+               both = loss("--quantize fp8 --quantize-head fp8");
+  CHECK(projections != plain);
+  CHECK(head != plain);
+  CHECK(both != projections);
+  CHECK(io::parse_json(of_copy.out, "dsv3-perplexity")["loss"].get<double>() == both);
+  for (const double rounded : {projections, head, both}) CHECK(std::abs(rounded - plain) < 0.05);
+  CHECK(run("perplexity x y --quantize-head int4").code == 2);
+  CHECK(run("generate '" DSV3_TEST_DATA "/cases/tied_only_lm_head_stored' --ids 1 --quantize-head fp8").code == 2);
+}
+
 TEST_CASE("dsv3-perplexity counts every token once, in windows") {
   const Matrix<int> ids = Reference(DSV3_TEST_DATA "/shakespeare/valid_ids.safetensors").ints("input_ids");
   const auto part = [&](Index begin, Index n) { return std::span<const int>(ids.data() + begin, static_cast<std::size_t>(n)); };

@@ -20,12 +20,10 @@ void quantize_fp8(Context& ctx, Model<P>& model, ScaleFormat format = ScaleForma
   Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {
     if constexpr (requires { parameter.view; }) {
       if (!chosen(name) || is_fp8(parameter.view)) return;
-      Matrix<float> w(parameter.rows, parameter.cols);
-      visit_weight(parameter.view, [&](const auto& stored) {
-        ctx.parallel_for(stored.rows, w.size(), [&](Index i, int) { decode_row<typename P::Arch>(stored, i, w.row(i).data()); });
-      });
       try {
-        const auto quantized = std::make_shared<const Fp8Matrix>(quantize_fp8(view(w), format));
+        const auto quantized = visit_weight(parameter.view, [&](const auto& stored) {
+          return std::make_shared<const Fp8Matrix>(quantize_fp8<typename P::Arch>(ctx, stored, format));
+        });
         parameter.view = quantized->view();
         model.keep(quantized);
       } catch (const Error& e) {

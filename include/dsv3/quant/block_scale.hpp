@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include "dsv3/core/context.hpp"
 #include "dsv3/core/matrix.hpp"
 #include "dsv3/quant/storage.hpp"
 
@@ -41,21 +43,53 @@ struct Fp8Matrix {
   }
 };
 
+namespace detail {
+
+inline constexpr Index quantized_block = 128;
+
+/// Room for a matrix [rows, cols].
+inline Fp8Matrix fp8_matrix(Index rows, Index cols) {
+  const auto blocks = [](Index n) { return (n + quantized_block - 1) / quantized_block; };
+  return {Matrix<codec::E4m3::Code>(rows, cols), Matrix<float>(blocks(rows), blocks(cols))};
+}
+
+/// Quantizes w, up to 128 rows that begin at row i * 128 of the matrix, into q.
+inline void quantize_fp8_band(ConstMatrixView<float> w, Index i, ScaleFormat format, Fp8Matrix& q) {
+  constexpr Index block = quantized_block;
+  for (Index j = 0; j < q.scales.cols(); ++j) {
+    const Index width = std::min(block, w.cols() - j * block);
+    const auto tile = w.block(0, j * block, w.rows(), width);
+    require(tile.allFinite(), "quantize_fp8: an element of rows [", i * block, ", ", i * block + w.rows(), "), columns [", j * block, ", ",
+            j * block + width, ") is not finite");
+    const float scale = round_scale(std::max(tile.cwiseAbs().maxCoeff(), 1e-12f) / codec::E4m3::largest, format);
+    q.scales(i, j) = scale;
+    q.codes.block(i * block, j * block, w.rows(), width) = tile.unaryExpr([scale](float x) { return codec::E4m3::encode(x / scale); });
+  }
+}
+
+}  // namespace detail
+
 /// Rounds w [rows, cols] to e4m3 with scale amax / 448 per 128x128 block; edge blocks are cut, not padded.
 /// Throws: Error if an element is not finite.
 inline Fp8Matrix quantize_fp8(ConstMatrixView<float> w, ScaleFormat format = ScaleFormat::float32) {
-  constexpr Index block = 128;
-  Fp8Matrix q{Matrix<codec::E4m3::Code>(w.rows(), w.cols()), Matrix<float>((w.rows() + block - 1) / block, (w.cols() + block - 1) / block)};
+  constexpr Index block = detail::quantized_block;
+  Fp8Matrix q = detail::fp8_matrix(w.rows(), w.cols());
   for (Index i = 0; i < q.scales.rows(); ++i)
-    for (Index j = 0; j < q.scales.cols(); ++j) {
-      const Index height = std::min(block, w.rows() - i * block), width = std::min(block, w.cols() - j * block);
-      const auto tile = w.block(i * block, j * block, height, width);
-      require(tile.allFinite(), "quantize_fp8: an element of rows [", i * block, ", ", i * block + height, "), columns [", j * block, ", ",
-              j * block + width, ") is not finite");
-      const float scale = detail::round_scale(std::max(tile.cwiseAbs().maxCoeff(), 1e-12f) / codec::E4m3::largest, format);
-      q.scales(i, j) = scale;
-      q.codes.block(i * block, j * block, height, width) = tile.unaryExpr([scale](float x) { return codec::E4m3::encode(x / scale); });
-    }
+    detail::quantize_fp8_band(w.slice(i * block, std::min(block, w.rows() - i * block)), i, format, q);
+  return q;
+}
+
+/// The same of stored weights, without a copy of all of them in float32: by bands of 128 rows, which the workers share.
+/// Throws: as above.
+template <class Arch, class Stored>
+Fp8Matrix quantize_fp8(Context& ctx, const Stored& w, ScaleFormat format) {
+  constexpr Index block = detail::quantized_block;
+  Fp8Matrix q = detail::fp8_matrix(w.rows, w.cols);
+  ctx.parallel_for(q.scales.rows(), w.rows * w.cols, [&](Index i, int) {
+    Matrix<float> band(std::min(block, w.rows - i * block), w.cols);
+    for (Index r = 0; r < band.rows(); ++r) decode_row<Arch>(w, i * block + r, band.row(r).data());
+    detail::quantize_fp8_band(view(std::as_const(band)), i, format, q);
+  });
   return q;
 }
 
