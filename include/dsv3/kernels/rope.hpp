@@ -31,7 +31,7 @@ concept Pairing = requires(Index j, Index dim) {
 };
 
 /// frequency(config, j): radians per position of pair j. magnitude(config): factor of cos and sin. softmax_factor(config): factor of the
-/// attention scores beside (head dim)^(-1/2).
+/// attention scores in addition to (head dim)^(-1/2).
 template <class S>
 concept Scaling = requires(const Config& config, Index j) {
   { S::frequency(config, j) } -> std::convertible_to<double>;
