@@ -14,8 +14,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Floats of a partial result, that of a run of keys and a tile of queries, for values of width v: maxima [16], sums [16] and [ceil(v /
-/// 32)] pairs of tiles of sums, whose columns are in the order of interleaved().
+/// Floats of a partial result, that of a run of keys and a tile of queries, for values of width v: maxima [16], sums [16], and for each 32
+/// values a pair of tiles of sums, whose columns are in the order of interleaved().
 template <class Arch = simd::DefaultArch>
 Index attention_partial(Index v);
 
