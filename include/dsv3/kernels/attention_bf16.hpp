@@ -1,4 +1,4 @@
-// Floor 3. Causal attention by bf16 tiles: queries, keys, weights and values are rounded to bf16; sums and the softmax are float32.
+// Floor 3. Causal attention by bf16 tiles: queries, keys, values and softmax weights are rounded to bf16; sums and the softmax are float32.
 //
 // Keys are the left operand of the scores, so that each lane of a vector is a query and the softmax needs no sums across lanes. Softmax
 // weights are the left operand of the result. A block of keys is rounded once for all tiles of queries of a call. Keys may be cut into runs
@@ -24,9 +24,9 @@ Index attention_partial(Index v);
 template <class Arch = simd::DefaultArch>
 Index attend_bf16_scratch(Index n, Index r, Index v, Index tiles);
 
-/// Attention of tiles of queries over the run of keys [begin, end) (eq. 10, or as `variant` has it). Limits of rows must not fall, within a
-/// tile and from tile to tile. `partials` [tiles, attention_partial(v)] is overwritten. `begin` is a multiple of attention_block. Exactly
-/// one run of a row is its `first`: sinks count there. Serial; `scratch` is aligned to 64 bytes.
+/// Attention of tiles of queries over the run of keys [begin, end) (eq. 10, or as `variant` has it). Limits of rows must not decrease,
+/// within a tile and from tile to tile. `partials` [tiles, attention_partial(v)] is overwritten. `begin` is a multiple of attention_block.
+/// Exactly one run of a row is its `first`: sinks count there. Serial; `scratch` is aligned to 64 bytes.
 /// Throws: Error if there are no tiles, or `begin` is no such multiple.
 template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
 void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,

@@ -27,8 +27,8 @@ void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
   }
 }
 
-/// Writes x [up to 64, V] as a right operand, padded with zeros: tile (j, s) holds rows [32 s, 32 s + 32) and 16 columns. Tiles of j = 0,
-/// 1, then of j = 2, 3 and so on share 32 columns in the order of interleaved(). The first `hidden` rows are replaced by zeros.
+/// Writes x [up to 64, V] as a right operand, padded with zeros: tile (j, s) holds rows [32 s, 32 s + 32) and 16 columns, and each pair of
+/// tiles j (0 and 1, 2 and 3, ...) holds 32 columns in the order of interleaved(). The first `hidden` rows are replaced by zeros.
 template <class T>
 void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
   const auto load = [](const T* p) {

@@ -138,7 +138,7 @@ void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
   }
 }
 
-/// The woven rows of every product of the group.
+/// Makes the WovenRows of every product of the group.
 template <class P>
 std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
   return form_all(

@@ -96,7 +96,7 @@ class Rotation {
 
   Index dim() const { return 2 * frequencies_.size(); }
 
-  /// cos and sin of `position`, dim() floats: pair j's at [2j], [2j + 1].
+  /// cos and sin of `position`, dim() floats: those of pair j at [2j] and [2j + 1].
   void angles(Index position, float* cos_sin) const {
     for (Index j = 0; j < frequencies_.size(); ++j) {
       const double angle = static_cast<double>(static_cast<float>(position) * frequencies_[j]);

@@ -52,8 +52,8 @@ void softmax(const float* x, Index n, float* y) {
   for (Index i = 0; i < n; ++i) y[i] /= total;
 }
 
-/// The state of a softmax over scores seen so far: their maximum, and the sum of exp(score - maximum). An accumulator of values weighted
-/// by exp(score - maximum) is kept beside it by the caller.
+/// The state of a softmax over scores seen so far: their maximum, and the sum of exp(score - maximum). The caller keeps the sum of values
+/// weighted by exp(score - maximum).
 struct OnlineSoftmax {
   float maximum = -std::numeric_limits<float>::infinity();
   float sum = 0;

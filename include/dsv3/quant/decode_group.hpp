@@ -55,7 +55,7 @@ struct Bf16Pair {
 
 #ifdef __AVX512VBMI__
 namespace detail {
-/// Lookup tables by the 128 codes without sign: the low and the high byte of their bf16, which is the upper half of the float.
+/// Lookup tables for the 128 codes without sign: low and high byte of each value as bf16, the upper half of the float.
 struct E4m3Bytes {
   alignas(64) std::array<std::uint8_t, 128> low, high;
 };

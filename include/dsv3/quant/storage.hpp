@@ -170,7 +170,7 @@ struct Fp8Block {
     Index rows = 0, cols = 0, stride = 0;
     const float* scales = nullptr;  ///< [ceil((first_row + rows) / Rows), ceil(cols / Cols)]
     Index scale_stride = 0;
-    Index first_row = 0;  ///< row of its block in which this view begins
+    Index first_row = 0;  ///< row within its block at which this view begins
 
     const Codec::Code* row(Index i) const { return data + i * stride; }
     float scale(Index i, Index k) const { return scales[(first_row + i) / Rows * scale_stride + k / Cols]; }

@@ -77,7 +77,7 @@ float scale_of(float amax) {
   return dsv3::detail::round_scale(std::max(amax, 1e-4f) / T::Format::largest, T::scales);
 }
 
-/// Rounds x [rows, cols] to `values` of codes [rows, cols], which may be x, and `scales`. Products either sum along the rows of x
+/// Rounds x [rows, cols] to `values` of codes [rows, cols], which may be x, and `scales`. Products sum either over the columns of x
 /// (`sum_along`): scales are [ceil(cols / 128), rows], one for each block of 128 columns and each row. Or they sum over its rows: scales
 /// are [ceil(rows / 128), cols]. If `scales` is empty, values are multiplied by their scales.
 struct RoundJob {
@@ -149,7 +149,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
 }  // namespace detail
 
 /// Rounds every job of the group in one parallel loop; Shape::whole takes another before it, for the largest magnitudes. T's shape is that
-/// for sums along rows of x; for sums over rows it is turned.
+/// for sums over the columns of x; for sums over its rows it is turned.
 template <class T, class Arch>
 void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
   struct Task {
