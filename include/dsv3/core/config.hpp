@@ -1,6 +1,6 @@
 // Floor 0. Config: the sizes and settings of a model, named as in the checkpoint's config.json, and the small aggregates its parts take.
 //
-// Reading config.json is io/config_json.hpp, the published models are model/presets.hpp.
+// io/config_json.hpp reads config.json; model/presets.hpp has the published models.
 #pragma once
 
 #include <cmath>
@@ -41,7 +41,7 @@ namespace router {
 
 enum class Score { sigmoid, softmax };
 
-// Largest numbers that routers keep room for: experts a token goes to, routed experts, groups of them.
+// Upper limits, which size a router's arrays: experts per token, routed experts, groups of experts.
 inline constexpr Index most_choices = 64, most_experts = 1024, most_groups = 256;
 
 /// What a router needs to choose `top_k` of `experts` (spec A12 to A16).
@@ -80,14 +80,14 @@ struct Config {
   double routed_scaling_factor = 2.5;
   router::Score scoring_func = router::Score::sigmoid;
   double rms_norm_eps = 1e-6;
-  double inner_norm_eps = 1e-6;  ///< of q_a_layernorm and kv_a_layernorm; no checkpoint names it (spec A3)
+  double inner_norm_eps = 1e-6;  ///< epsilon of q_a_layernorm and kv_a_layernorm; no checkpoint has this field (spec A3)
   double rope_theta = 10000;
   std::optional<rope::Yarn> rope_scaling = rope::Yarn{40, 4096, 32, 1, 1, 1};
   bool rope_interleave = true;  ///< pairs are neighbours (2j, 2j+1), as in every published checkpoint (spec A7)
   Index max_position_embeddings = 163840;
   bool tie_word_embeddings = false;
   bool fp8 = true;                       ///< projections are stored as e4m3 with 128x128 block scales
-  bool fp8_power_of_two_scales = false;  ///< scales, of activations too, are powers of two ("scale_fmt": "ue8m0", DeepSeek-V3.1)
+  bool fp8_power_of_two_scales = false;  ///< scales of weights and activations are powers of two ("scale_fmt": "ue8m0", DeepSeek-V3.1)
   std::optional<int> bos_token_id = 0;
   std::vector<int> eos_token_id = {1};
 

@@ -10,13 +10,14 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// An executor (referred to, not owned) and scratch memory (owned). One thread at a time uses a context; results do not depend on it.
+/// An executor (a reference, not owned) and scratch memory (owned). Not thread-safe: one thread at a time uses a context. Results do not
+/// depend on which context is used.
 class Context {
  public:
   /// Serial execution.
   Context() = default;
 
-  /// Runs parallel loops on `executor`, which must outlive the context. Loops of less than `worth_waking` simple operations stay on the
+  /// Runs parallel loops on `executor`, which must outlive the context. Loops of fewer than `worth_waking` simple operations stay on the
   /// calling thread. Throws: Error if the executor has no workers.
   template <Executor E>
   explicit Context(E& executor, Index worth_waking = default_worth_waking)
@@ -27,20 +28,20 @@ class Context {
     require(workers_ >= 1, "Context: expected an executor with at least 1 worker, got ", workers_);
   }
 
-  static constexpr Index default_worth_waking = Index{1} << 18;  ///< a few tens of microseconds
-  static constexpr Index worth_handing_out = Index{1} << 14;     ///< a few microseconds
+  static constexpr Index default_worth_waking = Index{1} << 18;  ///< simple operations, a few tens of microseconds
+  static constexpr Index worth_handing_out = Index{1} << 14;     ///< simple operations of one batch of tasks, a few microseconds
 
   int workers() const { return workers_; }
 
-  /// f(task, worker) for every task in [0, tasks), in any order. A task takes no scratch memory from this context.
-  /// Throws: what a task throws; Error if this is called inside a task of the same context: two loops would share workers and scratch.
+  /// Calls f(task, worker) for every task in [0, tasks), in any order. A task must not take scratch memory from this context.
+  /// Throws: what a task throws; Error if called inside a task of the same context, because two loops would share workers and scratch.
   template <class F>
   void parallel_for(Index tasks, F&& f) {
     if (tasks > 0) run(run_, tasks, TaskRef(f));
   }
 
-  /// The same for tasks that together take about `work` simple operations: a loop that is not worth waking threads for stays here, and
-  /// small tasks are handed out several at a time.
+  /// The same for tasks that take about `work` simple operations in total: a loop too short to be worth waking threads runs on the calling
+  /// thread, and small tasks are handed out in batches.
   template <class F>
   void parallel_for(Index tasks, Index work, F&& f) {
     if (tasks <= 0) return;

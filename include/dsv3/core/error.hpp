@@ -1,6 +1,6 @@
 // Floor 0. The one exception type, thrown at boundaries: opening, loading, constructing, public forward calls.
 //
-// A message names the thing, the place, what was expected and what was found. Of the kernels, attention and activations throw it too; the
+// A message names the thing, the place, what was expected and what was found. Among kernels, attention and activations throw it too; the
 // others assert.
 #pragma once
 
@@ -27,7 +27,7 @@ class Error : public std::runtime_error {
 namespace detail {
 template <class T>
 void put(std::ostream& out, const T& part) {
-  if constexpr (std::is_floating_point_v<T>) {  // all digits that tell it from its neighbours, and whole numbers as such
+  if constexpr (std::is_floating_point_v<T>) {  // shortest digits that read back as the same value; whole numbers without exponent
     char text[64];
     const bool whole = std::abs(part) < T(1e15) && part == std::trunc(part);
     const auto end =

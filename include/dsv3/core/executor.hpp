@@ -19,7 +19,7 @@ class TaskRef {
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
         call_([](void* object, Index task, int worker) { (*static_cast<std::remove_reference_t<F>*>(object))(task, worker); }) {}
 
-  /// Runs one task; `worker` is below the executor's workers() and is held by no other task at the same time.
+  /// Runs one task. `worker` is in [0, executor's workers()); tasks that run at the same time have different workers.
   void operator()(Index task, int worker) const { call_(object_, task, worker); }
 
  private:

@@ -1,9 +1,9 @@
 // Floor 0. DSV3_ISA: the name of the inline namespace that everything in dsv3 lives in.
 //
-// Two translation units built with different instruction-set flags define different functions under the same C++ name, and the linker
-// would keep one of each pair silently. The inline namespace gives them different symbols: user code writes dsv3::X as before, and
-// mixing objects across flag sets is a link error rather than an illegal instruction. The name spells out every extension that xsimd or
-// this library chooses code by.
+// Two translation units built with different instruction-set flags define different functions under the same C++ name, and the linker would
+// silently keep one of each pair. The inline namespace gives them different symbols: user code still writes dsv3::X, and mixing objects
+// across flag sets is a link error rather than an illegal instruction. The name lists every extension by which xsimd or this library
+// selects code.
 #pragma once
 
 #if (defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ == 1)) && !defined(DSV3_ALLOW_FAST_MATH)

@@ -15,8 +15,8 @@ namespace dsv3::inline DSV3_ISA {
 static_assert(std::is_same_v<Eigen::Index, Index>,
               "dsv3: Eigen's sizes must be std::ptrdiff_t here: do not define EIGEN_DEFAULT_DENSE_INDEX_TYPE");
 
-// DontAlign: Eigen's aligned allocation depends on the instruction set without saying so in its symbols, so that a matrix allocated by
-// code of one set and freed by code of another would crash. Without it matrices come from plain malloc.
+// DontAlign: Eigen's aligned allocation depends on the instruction set, but its symbols do not show it: a matrix allocated by code of one
+// set and freed by code of another would crash. With DontAlign, matrices come from plain malloc.
 
 /// Owned row-major matrix.
 template <class T>
@@ -41,7 +41,7 @@ class MatrixView : public Eigen::Map<Matrix<T>, Eigen::Unaligned, Eigen::OuterSt
     return *this;
   }
 
-  // A const view of mutable elements leads to mutable elements, as a const pointer does; Eigen's own members do not see it so.
+  // A const MatrixView gives access to mutable elements, as a `T* const` does. Eigen's own members do not, hence these.
 
   /// Rows [begin, begin + count).
   [[nodiscard]] MatrixView slice(Index begin, Index count) const {

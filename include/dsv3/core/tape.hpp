@@ -1,7 +1,7 @@
-// Floor 0. What a forward pass tells whoever watches it: nothing by default, at no cost.
+// Floor 0. Tapes: observers of a forward pass. The default observes nothing and costs nothing.
 //
-// A tape is an object with a function record(point, layer, value) for each point that it wants; a module hands over a value only where
-// the tape has a function for it. Tests compare values, tools write them out, training keeps what its backward pass needs.
+// A tape is an object with a function record(point, layer, value) for each point that it wants. A module passes a value only if the tape
+// has a function for that point. Tests compare values, tools write them out, training keeps what its backward pass needs.
 #pragma once
 
 #include <concepts>
@@ -11,8 +11,8 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// The points of a forward pass that can be recorded, one type each. T rows; other letters as in docs/notation.md. Values are of float
-/// unless it says "ids".
+/// The points of a forward pass that can be recorded, one type each. T counts rows; other letters are those of docs/notation.md. Values are
+/// floats, or integers if the comment says "ids".
 namespace point {
 
 // The block.
@@ -36,7 +36,7 @@ struct FfnOutput {  ///< what the feed-forward part adds to the stream [T, D]
 };
 
 // Latent attention.
-struct QueryLatent {  ///< c_q before its norm [T, Q]; only where there is a query rank
+struct QueryLatent {  ///< c_q before its norm [T, Q]; only if q_lora_rank is set
   static constexpr std::string_view name = "c_q";
 };
 struct Latent {  ///< c_kv before its norm, then k_pe before its rotation [T, C + R]
@@ -48,14 +48,14 @@ struct Query {  ///< queries of all heads after rotation [T, H (N + R)]
 struct CachedLatent {  ///< c_kv after its norm, then k_pe after its rotation [T, C + R]
   static constexpr std::string_view name = "cached";
 };
-struct LogSumExp {  ///< of the scores of each row and head [T, H]; makes attention take its expanded form
+struct LogSumExp {  ///< log-sum-exp of the scores of each row and head [T, H]; recording it makes attention take its expanded form
   static constexpr std::string_view name = "lse";
 };
 struct HeadsOutput {  ///< what o_proj reads [T, H V]
   static constexpr std::string_view name = "heads";
 };
 
-// Grouped-query attention, with G key-value heads; also Query, LogSumExp and HeadsOutput.
+// Grouped-query attention with G key-value heads; it also records Query, LogSumExp and HeadsOutput.
 struct Keys {  ///< keys of all heads after rotation [T, G (N + R)]
   static constexpr std::string_view name = "k";
 };
@@ -70,25 +70,25 @@ struct RouterLogits {  ///< x W_gate^T [T, E]
 struct Experts {  ///< chosen experts in the order of choice, ids [T, K]
   static constexpr std::string_view name = "experts";
 };
-struct Gates {  ///< their weights [T, K]
+struct Gates {  ///< weights of the chosen experts [T, K]
   static constexpr std::string_view name = "weights";
 };
-struct ExpertPlaces {  ///< the row of ExpertInputs and ExpertOutputs that each choice has, ids [T, K]
+struct ExpertPlaces {  ///< row of each choice in ExpertInputs and ExpertOutputs, ids [T, K]
   static constexpr std::string_view name = "places";
 };
 struct ExpertInputs {  ///< rows sorted by expert [T K, D]
   static constexpr std::string_view name = "expert_inputs";
 };
-struct ExpertOutputs {  ///< the experts' results before gates [T K, D]
+struct ExpertOutputs {  ///< the experts' results, before multiplication by gates [T K, D]
   static constexpr std::string_view name = "expert_outputs";
 };
 
 // A gated network. `expert` is the number of a routed expert, -1 for dense and shared networks.
-struct FfnGate {  ///< x W_gate^T [rows that came to it, inner width]
+struct FfnGate {  ///< x W_gate^T [rows of this network, inner width]
   Index expert;
   static constexpr std::string_view name = "gate";
 };
-struct FfnUp {  ///< x W_up^T, of the same shape; recorded right after FfnGate, for tapes that want that
+struct FfnUp {  ///< x W_up^T, same shape; recorded right after FfnGate, on which tapes may rely
   Index expert;
   static constexpr std::string_view name = "up";
 };

@@ -1,7 +1,7 @@
-// Floor 0. validate(Config): every field in its range and every relation between fields, before anything is allocated or multiplied.
+// Floor 0. validate(Config): checks the range of every field and the relations between fields before anything is allocated or multiplied.
 //
-// The upper limits are far above any model and low enough that the bytes of all weights, or of a full cache, fit into an Index.
-// Whether a checkpoint's tensors agree with the configuration is the loader's business.
+// The upper limits are far above any model and low enough that the bytes of all weights, or of a full cache, fit into an Index. The loader
+// checks that a checkpoint's tensors agree with the configuration.
 #pragma once
 
 #include <algorithm>

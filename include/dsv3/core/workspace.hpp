@@ -47,7 +47,7 @@ class Workspace {
       return {reinterpret_cast<T*>(workspace_.take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows, cols};
     }
 
-    /// Memory of so many bytes whose address is a multiple of `unit`.
+    /// `bytes` bytes of memory at an address that is a multiple of `unit`.
     std::byte* aligned(Index bytes, std::size_t unit) {
       std::byte* p = workspace_.take(static_cast<std::size_t>(bytes) + unit);
       return p + (unit - reinterpret_cast<std::uintptr_t>(p) % unit) % unit;
@@ -93,7 +93,7 @@ class Workspace {
     return p;
   }
 
-  // Large chunks ask for huge pages: products of many rows touch more small ones than the processor keeps translations of.
+  // Large chunks ask for huge pages: products of many rows touch more 4 KiB pages than the TLB holds.
   void add_chunk(std::size_t size) {
     const bool huge = size >= huge_page;
     if (huge) size = (size + huge_page - 1) / huge_page * huge_page;
@@ -104,14 +104,14 @@ class Workspace {
 #endif
   }
 
-  // After the largest step so far everything fits into one chunk, and later steps find it there.
+  // Replaces all chunks by one of their total size, so that steps no larger than the largest so far allocate nothing.
   void merge_chunks() {
     if (chunks_.size() < 2) return;
     const std::size_t total = capacity();
     chunks_.clear();
     try {
       add_chunk(total);
-    } catch (const std::bad_alloc&) {  // runs in a destructor; the next step asks again for what it needs
+    } catch (const std::bad_alloc&) {  // called by a destructor, so it must not throw; the next step allocates again
     }
   }
 

@@ -15,8 +15,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// What queries attend to. A key has two parts, whose products with the query's parts are added: k [S, N], and k_pe [S, R], which may have
-/// no columns. v [S, V]. As floats, or as bf16 codes.
+/// Keys and values as floats or as bf16 codes. A key has two parts, k [S, N] and k_pe [S, R], which may have no columns; a score is the sum
+/// of their products with the query's parts. v [S, V].
 template <class T>
 struct KeysValuesOf {
   ConstMatrixView<T> k, k_pe, v;
@@ -29,16 +29,16 @@ struct KeysValuesOf {
 };
 using KeysValues = KeysValuesOf<float>;
 
-/// What attend() takes keys and values from, in blocks: block(first, keys, scratch) gives `keys` <= attention_block of them from a multiple
-/// of attention_block on, perhaps computed into scratch [block_scratch()].
+/// A source of keys and values in blocks. block(first, keys, scratch) gives `keys` <= attention_block of them from `first` on, a multiple
+/// of attention_block; it may compute them into scratch [block_scratch()].
 template <class K>
 concept BlockSource = requires(const K& source, Index n, float* scratch) {
   { source.block(n, n, scratch) } -> std::same_as<KeysValues>;
   { source.block_scratch() } -> std::same_as<Index>;
 };
 
-/// A tile of M query rows: q [M, N], q_pe [M, R]. Row m sees the first `limit + m * limit_step` keys, at least one, or of those what a
-/// variant leaves. It belongs to head `head + m * head_step`, which variants may ask for.
+/// A tile of M query rows: q [M, N], q_pe [M, R]. Row m sees the first `limit + m * limit_step` keys, at least one; a variant may hide some
+/// of them. It belongs to head `head + m * head_step`, for variants that depend on the head.
 struct QueryTile {
   ConstMatrixView<float> q, q_pe;
   Index limit = 0, limit_step = 0;
@@ -67,8 +67,9 @@ bool all_finite(ConstMatrixView<float> x) {
 }  // namespace detail
 
 /// out [M, V] = softmax(scale * (q k^T + q_pe k_pe^T)) v for M <= attention_tile rows (eq. 10), or as `variant` has it. `lse` [M], if it is
-/// not null, receives the logarithm of each row's sum of exp(score), sinks included. Serial; `scratch` [attend_scratch(V) +
-/// block_scratch()]. Keys and values that a row does not see never reach its result, NaN or not. Throws: Error if shapes do not fit.
+/// not null, receives the logarithm of each row's sum of exp(score), sinks included. Keys and values that a row does not see never reach
+/// its result, NaN or not. Serial; `scratch` [attend_scratch(V) + block_scratch()].
+/// Throws: Error if shapes do not fit.
 template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
 void attend(const QueryTile& tile, const Source& source, float scale, MatrixView<float> out, float* scratch, const Variant& variant = {},
             float* lse = nullptr) {
@@ -121,7 +122,7 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
     };
     const Index least = attention::has_first_key<Variant> ? 0 : seen(0), most = seen(rows - 1);
     if (detail::all_finite<Arch>(kv.v.slice(least, most - least))) {
-      // Weight 0 for what a row does not see changes no bit of its sum.
+      // Weights of 0 for keys that a row does not see change no bit of its sum.
       for (Index m = 0; m < rows; ++m) {
         if constexpr (attention::has_first_key<Variant>) std::fill_n(scores.row_data(m), from(m), 0.0f);
         std::fill(scores.row_data(m) + seen(m), scores.row_data(m) + most, 0.0f);

@@ -1,11 +1,11 @@
-// Floor 3. Causal attention by bf16 tiles: queries, keys, weights and values are rounded to bf16; sums and the softmax are float32.
+// Floor 3. Causal attention by bf16 tiles: queries, keys, values and softmax weights are rounded to bf16; sums and the softmax are float32.
 //
-// Keys are the left operand of the scores, so that a lane of a vector is a query and the softmax needs no sums across lanes; weights are
-// the left operand of the result. A block of keys is rounded once for all tiles of queries of a call. Keys may be cut into runs at
-// multiples of attention_block: each leaves a partial result, and finish_attention() puts them together. A row's result depends on that
-// row, the keys it may see and the cuts.
+// Keys are the left operand of the scores, so that each lane of a vector is a query and the softmax needs no sums across lanes. Softmax
+// weights are the left operand of the result. A block of keys is rounded once for all tiles of queries of a call. Keys may be cut into runs
+// at multiples of attention_block: each run gives a partial result, and finish_attention() combines them. A row's result depends only on
+// that row, the keys it may see and the cuts.
 //
-// Where a build has no bf16 tiles these functions are declared only (has_bf16_tiles).
+// In a build without bf16 tiles (has_bf16_tiles) these functions are declared, but not defined.
 #pragma once
 
 #include "dsv3/kernels/attention_tile.hpp"
@@ -14,24 +14,25 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Floats that a run of keys leaves for a tile of queries with values of V: maxima [16], sums [16] and pairs [V / 32] of tiles of sums,
-/// whose columns are in the order of interleaved().
+/// Floats of a partial result, that of a run of keys and a tile of queries, for values of width v: maxima [16], sums [16], and for each 32
+/// values a pair of tiles of sums, whose columns are in the order of interleaved().
 template <class Arch = simd::DefaultArch>
 Index attention_partial(Index v);
 
-/// Floats of scratch, beside the source's block_scratch(), that attend_bf16() needs for `tiles` tiles with queries of n + r channels and
-/// values of v.
+/// Floats of scratch that attend_bf16() needs for `tiles` tiles with queries of n + r channels and values of v, in addition to the source's
+/// block_scratch().
 template <class Arch = simd::DefaultArch>
 Index attend_bf16_scratch(Index n, Index r, Index v, Index tiles);
 
-/// What keys [begin, end) give to tiles of queries (eq. 10, or as `variant` has it), whose limits do not fall: partials [tiles,
-/// attention_partial(v)], overwritten. `begin` is a multiple of attention_block. Of the runs of a row one is the `first`: sinks count
-/// there. Serial; `scratch` is aligned to 64 bytes.
+/// Attention of tiles of queries over the run of keys [begin, end) (eq. 10, or as `variant` has it). Limits of rows must not decrease,
+/// within a tile and from tile to tile. `partials` [tiles, attention_partial(v)] is overwritten. `begin` is a multiple of attention_block.
+/// Exactly one run of a row is its `first`: sinks count there. Serial; `scratch` is aligned to 64 bytes.
+/// Throws: Error if there are no tiles, or `begin` is no such multiple.
 template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
 void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,
                  float* scratch, const Variant& variant = {}, bool first = true);
 
-/// out [M, V], M <= 16, from what `runs` runs of keys left for its tile of queries, `stride` floats apart. `lse` [M], if it is not null,
+/// out [M, V], M <= 16, from the partial results of `runs` runs of keys, which are `stride` floats apart. `lse` [M], if it is not null,
 /// receives the logarithm of each row's sum of exp(score).
 template <class Arch = simd::DefaultArch>
 void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse = nullptr);
@@ -45,13 +46,13 @@ Index attention_partial(Index v) {
 
 namespace bf16 {
 
-/// Whether a source has its blocks as bf16 codes in memory that may be read up to row 64, however few keys there are.
+/// Whether a source gives its blocks as bf16 codes, in memory that may be read up to row 64 however few keys there are.
 template <class Source>
 concept Bf16BlockSource = requires(const Source& source, Index n) {
   { source.bf16_block(n, n) } -> std::same_as<KeysValuesOf<std::uint16_t>>;
 };
 
-/// The tiles of queries of one call, and what they have gathered.
+/// The tiles of queries of one call, with their running maxima and sums.
 template <class Engine, class Arch, attention::Variant Variant = attention::Full>
 class TiledAttention {
  public:
@@ -89,7 +90,7 @@ class TiledAttention {
     }
   }
 
-  /// Takes in keys [first, first + kv.v.rows()), at most attention_block.
+  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block.
   template <class T>
   void add(const KeysValuesOf<T>& kv, Index first) {
     const Index keys = kv.v.rows();
@@ -101,7 +102,8 @@ class TiledAttention {
       if ((i - begin) % 2 == 0) weigh(left, i, first, keys);
       hidden |= seen(i, 0, first, keys) < keys || from(i, tile_at(i).q.rows() - 1, first, keys) > 0;
     }
-    // Weight 0 hides a value from the rows that must not see it, unless 0 times the value is NaN: then every row by itself.
+    // A weight of 0 hides a value from the rows that must not see it, unless 0 times the value is NaN: then each row is multiplied alone,
+    // by the values that it sees.
     const bool alone = hidden && !all_finite(kv.v);
     for (Index c = 0; c < shape_.v; c += columns) {
       const auto v = kv.v.columns(c, std::min(columns, shape_.v - c));
@@ -119,17 +121,16 @@ class TiledAttention {
   }
 
  private:
-  static constexpr Index columns = 64;        // of values that are in cache at a time
-  static constexpr Index weights = 2 * tile;  // numbers of a tile of queries' weights [16, 64]
+  static constexpr Index columns = 64;        // of values, which stay in cache at a time
+  static constexpr Index weights = 2 * tile;  // softmax weights [16, 64] of a tile of queries
   static constexpr Index products = 8 * sum_tile;
 
   const QueryTile& tile_at(Index i) const { return tiles_[static_cast<std::size_t>(i)]; }
   std::uint16_t* query(Index i) const { return queries_ + i * side * shape_.key_width(); }
   float* partial(Index i) const { return partials_ + i * attention_partial<Arch>(shape_.v); }
   Index pair(Index i) const { return std::min(Index{2}, shape_.tiles - i); }
-  /// How many of keys [first, first + keys) row m of tile i sees.
+  /// Row m of tile i sees keys [from(), seen()) of the block of keys [first, first + keys).
   Index seen(Index i, Index m, Index first, Index keys) const { return std::clamp(tile_at(i).limit_of(m) - first, Index{0}, keys); }
-  /// The first of them.
   Index from(Index i, Index m, Index first, Index keys) const {
     if constexpr (attention::has_first_key<Variant>)
       return std::clamp(attention::first_key(variant_, tile_at(i).limit_of(m)) - first, Index{0}, seen(i, m, first, keys));
@@ -138,7 +139,7 @@ class TiledAttention {
   }
 
   Left left_operand(const KeysValuesOf<std::uint16_t>& kv) const {
-    if (shape_.n % depth == 0 && shape_.r % depth == 0 && kv.k_pe.data() == kv.k.data() + shape_.n)  // rows are tiles as they lie
+    if (shape_.n % depth == 0 && shape_.r % depth == 0 && kv.k_pe.data() == kv.k.data() + shape_.n)  // the rows in memory form tiles
       return {kv.k.data(), side * kv.k.outerStride(), kv.k.outerStride(), depth};
     return copied_left(kv);
   }
@@ -151,7 +152,7 @@ class TiledAttention {
     return {keys_, stride};
   }
 
-  /// Weights and factors of tiles i and i + 1.
+  /// Computes the softmax weights of tiles i and i + 1, and the factors of their earlier sums.
   void weigh(const Left& left, Index i, Index first, Index keys) {
     const Index count = pair(i), width = shape_.key_width();
     for (Index s = 0; s * depth < keys; ++s)
@@ -173,11 +174,11 @@ class TiledAttention {
     }
   }
 
-  /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1 by their factors, and adds weights times values_, which hold
-  /// columns from c on.
+  /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1 (rows 0 to 31) by their factors, and adds weights times
+  /// values_, which has columns from c on.
   void gather(Index i, Index c, Index keys, Index first_row, Index last_row) {
     const Index rows = pair(i), steps = (keys + depth - 1) / depth, last = padded(std::min(shape_.v - c, columns)) / side;
-    const auto put = [&](Index t, const float* product) {  // two tiles
+    const auto put = [&](Index t, const float* product) {  // adds two column tiles
       for (Index j = first_row / side; j < std::min(rows, (last_row + side - 1) / side); ++j)
         for (Index k = 0; k < 2; ++k) {
           float* sums = partial(i + j) + 2 * side + (c / side + t + k) * sum_tile;

@@ -1,6 +1,6 @@
-// Floor 3. What attention by bf16 tiles is made of: keys and values as operands of tiles, and the softmax of a tile of scores.
+// Floor 3. Parts of attention by bf16 tiles: keys and values as operands of tiles, and the softmax of a tile of scores.
 //
-// Where a build has no bf16 tiles this header declares nothing (has_bf16_tiles).
+// In a build without bf16 tiles (has_bf16_tiles) this header declares nothing.
 #pragma once
 
 #include "dsv3/kernels/attention.hpp"
@@ -15,8 +15,8 @@ inline __m512i load_bf16(const std::uint16_t* p, Index n) {
   return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((std::uint64_t{1} << std::min(n, depth)) - 1), p);
 }
 
-/// A matrix [up to 64, K] as a left operand, zeros below and beside it: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k +
-/// 32).
+/// Writes x [up to 64, K] as a left operand, padded with zeros: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32). Row
+/// tiles are `stride` numbers apart.
 template <class T>
 void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
   for (Index i = 0; i < attention_block; ++i) {
@@ -27,9 +27,8 @@ void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
   }
 }
 
-/// A matrix [up to 64, V] as a right operand: tile (j, s) holds rows [32 s, 32 s + 32) and of each 32 columns, in the order of
-/// interleaved(), 16.
-/// The first `hidden` rows are taken for zeros.
+/// Writes x [up to 64, V] as a right operand, padded with zeros: tile (j, s) holds rows [32 s, 32 s + 32) and 16 columns, and each pair of
+/// tiles j (0 and 1, 2 and 3, ...) holds 32 columns in the order of interleaved(). The first `hidden` rows are replaced by zeros.
 template <class T>
 void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
   const auto load = [](const T* p) {
@@ -55,7 +54,7 @@ void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
   }
 }
 
-/// Whether x, rounded, has neither infinities nor NaN.
+/// Whether x, rounded to bf16, has neither infinities nor NaN.
 template <class T>
 bool all_finite(ConstMatrixView<T> x) {
   for (Index i = 0; i < x.rows(); ++i)
@@ -67,7 +66,7 @@ bool all_finite(ConstMatrixView<T> x) {
   return true;
 }
 
-/// Of 32 columns, the 16 of two tiles that an interleaving of rows gives, in their places: 4 of the one, 4 of the other, and so on.
+/// 32 columns in their order (first 16, last 16), from the tiles a and b over which fill_right() spreads them: 4 to a, 4 to b, and so on.
 struct Interleaved {
   __m512 first, last;
 };
@@ -80,12 +79,12 @@ inline Interleaved interleaved(__m512 a, __m512 b) {
   return {quarters(0), quarters(8)};
 }
 
-/// Sixteen online softmaxes side by side, one a lane.
+/// Sixteen online softmaxes side by side, one per lane.
 struct Lanes {
   __m512 maximum, sum;
 
-  /// Takes in scale * scores of `keys` keys, of which lane m sees [from[m], seen[m]); score(n) is the vector of key n. Weights become left
-  /// tiles [16 queries, 32 keys]. Returns the factor of what was gathered before.
+  /// Adds scale * scores of `keys` keys; lane m sees keys [from[m], seen[m]). score(n) points to the 16 scores of key n. Stores the weights
+  /// as left tiles [16 queries, 32 keys]. Returns the factors by which earlier sums must be multiplied.
   template <class Arch, class Score, class Variant>
   __m512 add(Score&& score, Index keys, __m512i from, __m512i seen, float scale, std::uint16_t* weights, const Variant& variant) {
     bool all = _mm512_cmplt_epi32_mask(seen, _mm512_set1_epi32(static_cast<int>(keys))) == 0;
@@ -117,7 +116,7 @@ struct Lanes {
       }
     };
     __m512 largest = maximum;
-    for (Index n = 0; n < keys; ++n) largest = _mm512_max_ps(scaled(n), largest);  // passes over NaN
+    for (Index n = 0; n < keys; ++n) largest = _mm512_max_ps(scaled(n), largest);  // ignores NaN
     const __m512 shift = _mm512_mask_mov_ps(largest, _mm512_cmpeq_ps_mask(largest, lowest), _mm512_setzero_ps());
     const auto exp = [&](__m512 x) { return static_cast<__m512>(xsimd::exp(simd::Floats<Arch>(_mm512_sub_ps(x, shift)))); };
     const auto same = _mm512_cmpeq_ps_mask(maximum, largest);

@@ -1,10 +1,10 @@
-// Floor 3. Variants of attention: which keys a row sees, what becomes of a score, where a softmax starts.
+// Floor 3. Variants of attention: which keys a row sees, how scores are transformed, and sinks.
 //
-// A variant is an object with those of these functions that it needs; attention that lacks one compiles to the same instructions as before:
-//   Index first_key(Index limit) const    the first key that a row sees which sees no key from `limit` on: a window, a chunk
-//   V transform(const V& score) const     of scaled scores, a vector of floats: a soft cap
+// A variant is an object with any of these functions. One that it lacks costs nothing: attention compiles to the same instructions.
+//   Index first_key(Index limit) const    the first of the keys before `limit` that a row sees: a window, a chunk
+//   V transform(const V& score) const     applied to scaled scores, a vector of floats: a soft cap
 //   float sink(Index head) const          a logit that joins the head's softmax and has no value
-// Which keys there are is the business of their source: kernels/chosen_keys.hpp takes some keys of another source.
+// The source decides which keys there are: kernels/chosen_keys.hpp selects some keys of another source.
 #pragma once
 
 #include <algorithm>
@@ -30,11 +30,11 @@ inline constexpr bool has_sink = requires(const V& variant, Index head) {
   { variant.sink(head) } -> std::same_as<float>;
 };
 
-/// A variant has no function of these names but with the types above.
+/// Anything movable. If it has first_key() or sink(), they must have the types above.
 template <class V>
 concept Variant = std::movable<V> &&(has_first_key<V> || !requires { &V::first_key; }) && (has_sink<V> || !requires { &V::sink; });
 
-/// The first key that a row sees of those before `limit`, of which it sees the last.
+/// The first key that a row sees of keys [0, limit). Clamped, so that every row sees key limit - 1.
 template <Variant V>
 Index first_key([[maybe_unused]] const V& variant, [[maybe_unused]] Index limit) {
   if constexpr (has_first_key<V>)

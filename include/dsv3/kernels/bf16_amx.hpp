@@ -10,9 +10,9 @@
 
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
-/// AMX tiles. multiply_panel() is for a series of products of two tiles of rows and one or two of columns, at most 4 steps deep, b large
-/// beside the first-level cache: the products of one call are in c [2, 2] when the next one calls between(0), or after finish_panel().
-/// between(0) to between(3) come after the steps, or alone where there are fewer.
+/// Products by AMX tiles. multiply_panel() is for a series of products of two row tiles and one or two column tiles, at most 4 steps deep,
+/// with a b that is large compared to L1. Its results are delayed: the products of one call are in c [2, 2] when the next call calls
+/// between(0), or after finish_panel(). between(s) is called for s = 0 to 3, after step s if there is one.
 struct AmxEngine {
   using Session = amx::Tiles;
   static constexpr Index row_tiles = 12;
@@ -24,8 +24,8 @@ struct AmxEngine {
     else
       columns == 2 ? amx::multiply<1, 2>(o, steps, c) : amx::multiply<1, 1>(o, steps, c);
   }
-  /// Stores of the last products wait for their numbers in a queue so short that four of them in a row would keep all that follows waiting
-  /// too: each stands before the first product of this call that needs its register.
+  /// Stores of the previous products wait for their numbers in a store queue so short that four tile stores in a row would stall everything
+  /// after them. So each register is stored right before the first product of this call that overwrites it.
   template <int Columns, class Between>
   [[gnu::always_inline]] static void multiply_panel(const Left& a, const std::uint16_t* b, Index b_stride, Index steps, float* c,
                                                     Index last_columns, Between&& between) {
@@ -50,23 +50,23 @@ struct AmxEngine {
                             Finish&& finish);
 
  private:
-  /// Register T, which holds a product if it stands in one of the columns.
+  /// Stores register T if its column tile is one of the first `columns`.
   template <int T>
   [[gnu::always_inline]] static void store(float* c, Index columns) {
     if (T % 2 < columns) amx::store<T>(c + T * sum_tile);
   }
 };
 
-/// Converts a unit's weights into Filled, some rows at a time.
+/// Converts a unit's weights to Filled, a few rows at a time.
 template <class Arch, ElementView V>
 class Filler {
  public:
-  /// Sets `scales` to those of columns from `column`; fill() will write the columns to `out`. Rows and columns that the weights do not have
-  /// keep what they hold.
+  /// Begins a block of columns at `column`: writes its scales to `scales`; fill() then writes its weights to `out`. Rows that the weights
+  /// do not have keep their old contents, as do columns beyond a whole group of 64; neither reaches a result.
   void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
     const std::array<const V*, 2> w{&unit.first, &unit.second};
     const bool whole = unit.second.rows == side && column + block <= unit.first.cols;
-    const Index ahead = prefetch_blocks * block, beyond = column + ahead - unit.first.cols;  // at last, the next unit's first ones
+    const Index ahead = prefetch_blocks * block, beyond = column + ahead - unit.first.cols;  // past the end: the next unit's first ones
     stride_ = unit.first.row(1) - unit.first.row(0);
     fetched_ = beyond < 0 ? ahead : unit.apart * stride_ + beyond / block * block - column;
     out_ = out.tiles.data();
@@ -81,7 +81,7 @@ class Filler {
   }
   bool done() const { return row_ == 2 * side; }
 
-  /// The next `Rows` rows.
+  /// Converts the next `Rows` rows.
   template <int Rows>
   [[gnu::always_inline]] void fill() {
     const Index second = row_ / side, i = row_ % side;
@@ -117,7 +117,7 @@ class Filler {
   Index stride_, fetched_, row_;
 };
 
-/// The same for rows that are no codes of one codec: their values are loaded as floats, which bf16 holds exactly.
+/// The same for storages that do not have one code per element: values are loaded as floats, which are exact in bf16.
 template <class Arch, ElementView V>
 requires(!has_codes<V>) class Filler<Arch, V> {
  public:
@@ -173,8 +173,8 @@ inline void add_scaled(const float* c, const float* scales, float* sum) {
                     _mm512_fmadd_ps(_mm512_load_ps(c + n * side), _mm512_set1_ps(scales[n]), _mm512_load_ps(sum + n * side)));
 }
 
-/// Products [2, 2] of two tiles of weights with one or two of activations that are yet to be scaled and added to their sums; the last ones
-/// of a unit and of row tiles from `row_tile` complete these.
+/// Products [2, 2] of two tiles of weights with one or two of activations, still to be scaled and added to their sums. completes: they are
+/// the last ones for this unit and the row tiles from `row_tile` on.
 struct Addend {
   float* sums = nullptr;
   const Scales* scales = nullptr;
@@ -192,8 +192,9 @@ struct Addend {
   }
 };
 
-/// Between the steps of a product, weights are converted for the next and the last one is added: little of each, so that the processor
-/// finds all kinds of work in its window. The first-level cache holds what is written again and again; activations are streamed past it.
+/// A software pipeline: between the steps of a product, a few rows of the next weights are converted and a part of the previous product is
+/// added, so that the instruction window of the processor always holds work of every kind. L1 keeps what is rewritten again and again
+/// (weights, products, sums); activations are streamed past it.
 template <class Arch, ElementView V, class Finish>
 void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
                               Finish&& finish) {

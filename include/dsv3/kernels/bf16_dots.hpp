@@ -1,8 +1,8 @@
 // Floor 3. The engine of bf16 tiles that uses AVX512-BF16 dot products of pairs.
 //
-// A vector of sums has 16 rows of activations, and weights are broadcast pair by pair. For a row tile of activations that is multiplied
-// alone it has 16 weight rows instead, and activations are broadcast: an expert with 3 rows pays for 3 products, not for 16. Every sum is
-// formed in one order either way, pair after pair.
+// A vector of sums has 16 rows of activations as lanes, and weights are broadcast pair by pair. For a row tile of activations that is
+// multiplied alone, lanes are 16 weight rows and activations are broadcast: an expert with 3 rows pays for 3, not for 16. Either way a sum
+// is formed in the same order, pair after pair.
 #pragma once
 
 #include <cstring>
@@ -13,13 +13,13 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-/// Converts 128 columns of a unit's weights to pairs of columns of 16 rows: pair p of step s of row tile i lies at i * block * side +
-/// s * tile + p * depth, each the two columns of row 0, of row 1 and so on. Columns stand in the order of codec::Bf16Group, as those of
-/// Packed.
+/// Converts 128 columns of a unit's weights to pairs of columns of 16 rows. Pair p of step s of row tile i is at i * block * side + s *
+/// tile + p * depth: its two columns of row 0, of row 1 and so on. Columns are in the order of codec::Bf16Group, as in Packed.
 template <class Arch, ElementView V>
 class PairFiller {
  public:
-  /// Columns from `column` on to `out`, and their scales. Rows and columns that the weights do not have become zeros.
+  /// Writes the columns from `column` on to `out`, and their scales to `scales`. Rows that the weights do not have become zeros, as do
+  /// columns up to a whole group of 64.
   static void fill(const Unit<V>& unit, Index column, std::uint16_t* out, float* scales) {
     const std::array<const V*, 2> w{&unit.first, &unit.second};
     for (std::size_t i = 0; i < 2; ++i, out += block * side) {
@@ -32,7 +32,7 @@ class PairFiller {
   }
 
  private:
-  /// The same columns two blocks further, or of the next unit.
+  /// Prefetches the same columns two blocks later, or those of the next unit.
   static void fetch(const Unit<V>& unit, const V& w, Index column) {
     const Index ahead = prefetch_blocks * block, beyond = column + ahead - w.cols, stride = unit.first.row(1) - unit.first.row(0);
     const auto* codes = w.row(0) + (beyond < 0 ? column + ahead : unit.apart * stride + beyond);
@@ -56,7 +56,7 @@ class PairFiller {
       }
       transpose(codes);
       simd::unroll<side>([&](auto j) __attribute__((always_inline)) {
-        const auto words = codec::detail::e4m3_to_bf16(codes.rows[j]);  // of a lane's 4 rows: the first two, the last two
+        const auto words = codec::detail::e4m3_to_bf16(codes.rows[j]);  // of the 4 rows of each 128-bit lane: the first two, the last two
         const __m512 first = _mm512_castsi512_ps(words.first), last = _mm512_castsi512_ps(words.last);
         _mm512_store_si512(out + place(2 * j), _mm512_castps_si512(_mm512_shuffle_ps(first, last, 0x88)));
         _mm512_store_si512(out + place(2 * j + 1), _mm512_castps_si512(_mm512_shuffle_ps(first, last, 0xdd)));
@@ -85,7 +85,7 @@ class PairFiller {
     }
   }
 
-  /// Where columns 2 p and 2 p + 1 of 64 stand.
+  /// Offset of columns 2 p and 2 p + 1 of a group of 64.
   static constexpr Index place(Index p) { return p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth; }
 };
 
@@ -93,7 +93,7 @@ struct DotEngine {
   static constexpr Index row_tiles = 16;
 
   struct Session {
-    Session() {}  // not trivial: an unused one is no mistake
+    Session() {}  // not trivial, so that an unused Session causes no warning
   };
 
   static void multiply(const Left& a, Index rows, const std::uint16_t* b, Index b_stride, Index columns, Index steps, float* c) {
@@ -112,7 +112,7 @@ struct DotEngine {
                             Finish&& finish) {
     const Index tiles = part.end - part.begin, x_stride = side * padded(x.cols);
     const auto rows = [&](Index t) { return t < tiles ? std::min(side, x.rows - (part.begin + t) * side) : 0; };
-    // f(row tile, whether it and the next are multiplied together).
+    // Calls f(row tile, pair) for all row tiles; pair: this one and the next are multiplied together.
     const auto each = [&](auto&& f) {
       for (Index t = 0; t < tiles; ++t) {
         const bool pair = rows(t) == side && rows(t + 1) > most_alone;
@@ -156,10 +156,10 @@ struct DotEngine {
 
  private:
   static constexpr int half = side / 2;
-  static constexpr Index most_alone = 12;  // rows of a last tile that take less time without the one before
+  static constexpr Index most_alone = 12;  // up to so many rows, a tile takes less time alone than in a pair
 
-  /// store(row, column tile, sum) for 16 rows of a, `row` numbers apart, which may be a constant; pairs of columns lie `Pair` numbers
-  /// apart. 8 rows at a time: their sums and operands fit the registers.
+  /// Calls store(row, column tile, sum) for 16 rows of a. `row`, which may be a constant, is the stride of rows, `Pair` that of pairs of
+  /// columns. Takes 8 rows at a time, whose sums and operands fit into registers.
   template <int Columns, Index Pair, class Row, class Store>
   [[gnu::always_inline]] static void multiply_tile(const Left& a, Row row, const std::uint16_t* b, Index b_stride, Index steps,
                                                    Store&& store) {
@@ -199,7 +199,7 @@ struct DotEngine {
           });
   }
 
-  /// The same for one tile of activations, of which there are `rows`, to transposed sums [rows of activations, 16 weight rows].
+  /// The same for one tile of activations that has `rows` rows, with transposed sums [rows of activations, 16 weight rows].
   static void multiply_one(Index rows, const std::uint16_t* weights, const std::uint16_t* b, Index steps, const float* scales,
                            float* sums) {
     if (rows > half) multiply_rows<half>(weights, b, steps, scales, sums), rows -= half, b += 2 * half, sums += half * side;

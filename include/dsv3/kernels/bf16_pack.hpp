@@ -1,6 +1,6 @@
-// Floor 3. Activations and results on their way into and out of bf16 tiles: packing as right operands, storing sums as rows or as operands.
+// Floor 3. Packing activations as right operands of bf16 tiles, and storing sums as rows of activations or as right operands.
 //
-// Without bf16 tiles (has_bf16_tiles) there are none of the functions.
+// In a build without bf16 tiles (has_bf16_tiles) only Packed exists.
 #pragma once
 
 #include "dsv3/core/workspace.hpp"
@@ -8,15 +8,15 @@
 
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
-/// x [rows, cols] as tiles of column pairs: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32). As right operand of
-/// weights, columns are padded to whole groups of 64, and stand within each as codec::Bf16Group does.
+/// x [rows, cols] as tiles of column pairs [16 pairs, 16 rows, 2]: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32).
+/// For a right operand of weights, columns are padded to whole groups of 64, and each group is in the order of codec::Bf16Group.
 struct Packed {
   std::uint16_t* data = nullptr;
   Index rows = 0, cols = 0;
 
   static constexpr Index group = 2 * depth;
   static Index size(Index rows, Index cols) { return (rows + side - 1) / side * side * padded(cols); }
-  /// A right operand for x [rows, cols], in `scope` or at `data`, of as many numbers as right_size() says.
+  /// A right operand for x [rows, cols], not yet filled, in `scope` or at `data`, which has room for right_size() numbers.
   static Index right_size(Index rows, Index cols) { return size(rows, (cols + group - 1) / group * group); }
   static Packed right(std::uint16_t* data, Index rows, Index cols) { return {data, rows, (cols + group - 1) / group * group}; }
   static Packed right(Workspace::Scope& scope, Index rows, Index cols) {
@@ -55,7 +55,7 @@ struct Square {
   }
 }
 
-/// Numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b in turn, 16 of each.
+/// Interleaves numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b, 16 of each.
 template <std::uint16_t First, std::uint16_t Second>
 __m512i in_turn(__m512i a, __m512i b) {
   alignas(64) static constexpr auto order = [] {
@@ -66,13 +66,13 @@ __m512i in_turn(__m512i a, __m512i b) {
   return _mm512_permutex2var_epi16(a, _mm512_load_si512(order.data()), b);
 }
 
-/// 16 pairs of bf16 numbers: even rounded, odd rounded.
+/// 16 pairs of bf16 numbers: (even, odd), rounded.
 inline __m512i bf16_pairs(__m512 even, __m512 odd) {
   const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
   return in_turn<0, 16>(rounded, rounded);
 }
 
-/// The first n of 16 lanes; all if there are more.
+/// Mask of the first n of 16 lanes; n is clamped to [0, 16].
 inline __mmask16 first_lanes(Index n) { return static_cast<__mmask16>((1u << std::clamp(n, Index{0}, side)) - 1); }
 
 /// The first min(n, 32) numbers at p rounded to nearest even, then zeros.
@@ -116,9 +116,10 @@ inline Packed pack_right(ConstMatrixView<float> x, std::uint16_t* data) {
   return packed;
 }
 
-/// y[t][16 i + n] = sums[i][n][t] for t < rows and 16 i + n < columns: sums as they are formed into rows of activations. Whole cache lines
-/// go past the caches, since a tile's lie in as many rows, and are not read before all are written; those of two tiles in turn, because
-/// memory takes neighbours together in three quarters of the time. A thread ends its part with end_stores().
+/// y[t][16 i + n] = sums[i][n][t] for t < rows and 16 i + n < columns: stores sums [columns, rows] as rows of activations. Whole cache
+/// lines are written by non-temporal stores, because the 16 lines of a tile lie in 16 rows, and none is read before all are written. Stores
+/// of two tiles alternate, because writing two adjacent cache lines back to back takes 25% less time. A thread ends its part with
+/// end_stores().
 template <std::size_t Tiles>
 void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, Index columns, float* y, Index stride) {
   std::array<Square, Tiles> squares;
@@ -139,8 +140,9 @@ void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, I
   each([&](float* to, __m512i row, std::size_t i) { _mm512_mask_storeu_epi32(to, masks[i], row); });
 }
 
-/// x[t][k] = bf16(sums[k][t]) for 16 columns k from `column` and the rows of a tile: sums as they are formed into a right operand of
-/// weights. Of the 16 only `columns` are; the others become zeros, as do, after the `last` ones, those up to the end.
+/// x[t][column + k] = bf16(sums[k][t]) for k < 16 and the rows t of row tile `row_tile`: stores sums [16 columns, 16 rows] as part of a
+/// right operand of weights. Only the first `columns` are valid: zeros are stored for the others and, if these are the `last` columns of x,
+/// for its padding.
 inline void store_right(const float* sums, Index columns, bool last, const Packed& x, Index row_tile, Index column) {
   constexpr Index eight = side / 2, pairs_apart = eight / 2 * depth;  // 8 columns are 4 pairs
   for (; columns > 0 || (last && column % Packed::group != 0); columns -= side, column += side) {
@@ -154,7 +156,7 @@ inline void store_right(const float* sums, Index columns, bool last, const Packe
   }
 }
 
-/// Makes what went past the caches visible to threads that wait for this one.
+/// Makes non-temporal stores visible to threads that wait for this one.
 inline void end_stores() { _mm_sfence(); }
 
 #endif

@@ -1,4 +1,4 @@
-// Floor 3. A panel of bf16 products: a few units of weight rows times all activation rows, in an order that keeps tiles in cache.
+// Floor 3. A panel of bf16 products: a few units of weight rows times all rows of activations, in an order that keeps tiles in cache.
 #pragma once
 
 #include "dsv3/kernels/bf16_amx.hpp"
@@ -9,10 +9,10 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 #ifdef DSV3_HAS_BF16_TILES
 
 inline constexpr Index units_at_once = 32;     ///< weight units of a panel; each re-reads the packed activations
-inline constexpr Index cached_columns = 2048;  ///< columns of an engine's row_tiles that L2 holds
+inline constexpr Index cached_columns = 2048;  ///< columns of Engine::row_tiles row tiles of activations that L2 holds
 
-/// The products of all of x with all units, in parts that the caches hold while all units are multiplied; finish(unit, row tile, sums of
-/// the first, sums of the second) for each.
+/// Multiplies all of x by all units, in parts of x that stay in cache while all units are multiplied. Calls finish(unit, row tile, sums of
+/// the first, sums of the second) for each unit and row tile.
 template <class Engine, class Arch, ElementView V, class Finish>
 void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
   const Index row_tiles = x.row_tiles(), blocks = share(x.cols, block), count = static_cast<Index>(units.size());
@@ -24,7 +24,7 @@ void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scra
     return end_stores();
   }
   const typename Engine::Session session;
-  const Index tiles = share(row_tiles, 2 * share(row_tiles, Engine::row_tiles)) * 2;  // even: a pair takes less time than twice one
+  const Index tiles = share(row_tiles, 2 * share(row_tiles, Engine::row_tiles)) * 2;  // even: a pair is faster than two single tiles
   const Index columns = share(blocks, share(blocks * block * tiles * side, Engine::row_tiles * side * cached_columns));
   const Index apart = columns == blocks ? 0 : tiles * 2 * sum_tile, together = apart == 0 ? count : units_of_sums;
   for (Index u = 0; u < count; u += together) {

@@ -1,6 +1,6 @@
-// Floor 3. Groups of products by bf16 tiles: handing them out in slabs of activations or in panels of weight rows, storing results.
+// Floor 3. Groups of products by bf16 tiles: splitting them into slabs of activations or panels of weight rows, and storing results.
 //
-// What a product is made of (one weight, or a gate and an up projection) is told by its Tiles<Arch, P>.
+// Tiles<Arch, P> tells what weights a product P has: one matrix, or a gate and an up projection.
 #pragma once
 
 #include <numeric>
@@ -16,13 +16,14 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 template <class Arch, class P>
 struct Tiles;
 
-/// Whether a view's values can be made into tiles: exact in bf16, with a conversion, and scales that hold for 128 columns.
+/// Whether a view can be multiplied by tiles: its values are exact in bf16, this build can convert them, and its scales hold for 128
+/// columns.
 template <class Arch, ElementView V>
 inline constexpr bool fits_tiles = codec::values_exact_in_bf16<V> &&
                                    (codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists ||
                                     !has_codes<V>)&&(!V::Storage::scaled || V::Storage::k_block % bf16::block == 0);
 
-/// f(view) with the view of type V that w is, or holds, whose codes can be made into tiles; false if they cannot.
+/// Calls f(view) with the view that w is or holds, if that fits tiles; returns whether it does.
 template <class Arch, WeightView W, class F>
 bool visit_fitting(const W& w, F&& f) {
   return visit_weight(w, [&]<class V>(const V& v) {
@@ -31,14 +32,14 @@ bool visit_fitting(const W& w, F&& f) {
   });
 }
 
-/// How bf16 tiles see a Product: a unit is 32 neighbouring rows of W.
+/// How bf16 tiles see a Product: a unit is 32 adjacent rows of W.
 template <class Arch, WeightView W>
 struct Tiles<Arch, Product<W>> {
   using Weight = W;
   Product<W> p;
   static constexpr Index unit_rows = 2 * bf16::side;
 
-  /// f(these tiles with the weights' own types); false if the weights do not fit tiles.
+  /// Calls f(Tiles) with the concrete views of the weights; returns false if the weights do not fit tiles.
   template <class F>
   bool resolve(F&& f) const {
     return visit_fitting<Arch>(p.w, [&]<class V>(const V& w) { f(Tiles<Arch, Product<V>>{{p.x, w, p.y}}); });
@@ -89,7 +90,7 @@ struct Tiles<Arch, GatedProduct<W, H, A>> {
   }
 };
 
-/// The group cut into runs of products that follow one another and have one x.
+/// The group cut into runs: consecutive products with the same x.
 template <class P>
 std::span<const std::span<const P>> runs_of_one_x(Workspace::Scope& scope, std::span<const P> group) {
   const auto runs = scope.array<std::span<const P>>(static_cast<Index>(group.size()));
@@ -100,8 +101,8 @@ std::span<const std::span<const P>> runs_of_one_x(Workspace::Scope& scope, std::
   return runs.first(n);
 }
 
-/// A form of the x of every product, which those of a run share: make(x) in one go, then fill(x, form, i) for its pieces(form), in one
-/// parallel loop.
+/// A form of the x of every product, such as packed tiles; products of a run share it. make(x) makes the forms one by one; fill(x, form, i)
+/// then fills pieces 0 to pieces(form) - 1 of all forms in one parallel loop.
 template <class P, class Make, class Pieces, class Fill>
 auto form_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group, Make&& make, Pieces&& pieces, Fill&& fill) {
   using Run = std::span<const P>;
@@ -116,7 +117,7 @@ auto form_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group, M
   return std::span<const Form>(forms);
 }
 
-/// The x of every product as tiles.
+/// Packs the x of every product as tiles.
 template <class P>
 std::span<const bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
   return form_all(
@@ -143,7 +144,7 @@ void multiply_rows(const P& product, const bf16::Packed& x, Index begin, Index c
   });
 }
 
-/// All products of the group, whose x are packed, in one parallel loop; a task is a few units of one product's rows.
+/// Forms all products of the group, whose x are packed, in one parallel loop. A task is a few units of the weight rows of one product.
 template <class Arch, class Engine, class P>
 void multiply_packed(Context& ctx, std::span<const P> group, std::span<const bf16::Packed> packed) {
   using T = Tiles<Arch, P>;
@@ -167,7 +168,7 @@ GatedProduct<W, MatrixView<float>, A> rows_of(const GatedProduct<W, MatrixView<f
   return {p.x.slice(begin, count), p.x_up.slice(begin, count), p.gate, p.up, p.h.slice(begin, count), p.activation};
 }
 
-/// All products of the group, slab by slab; those of a run share its slabs. False, and nothing is done, if there are no slabs.
+/// Forms all products of the group slab by slab; products of a run share its slabs. Returns false, and does nothing, if there are no slabs.
 template <class Arch, class Engine, class P>
 bool multiply_slabs(Context& ctx, std::span<const P> group) {
   using Run = std::span<const P>;
@@ -185,7 +186,7 @@ bool multiply_slabs(Context& ctx, std::span<const P> group) {
       });
 }
 
-/// f.operator()<Engine>() with the engine that this machine has.
+/// Calls f.operator()<Engine>() with the engine that this machine has.
 template <class F>
 void with_engine(F&& f) {
 #ifdef DSV3_HAS_AMX
@@ -196,7 +197,7 @@ void with_engine(F&& f) {
 
 #endif
 
-/// Those products of the group for which which(product) holds, in `scope`.
+/// Copies, in `scope`, of the products of the group for which which(product) is true.
 template <class P, class Which>
 std::span<P> those(Workspace::Scope& scope, std::span<const P> group, Which&& which) {
   const auto some = scope.template array<P>(static_cast<Index>(group.size()));
@@ -206,7 +207,7 @@ std::span<P> those(Workspace::Scope& scope, std::span<const P> group, Which&& wh
   return some.first(n);
 }
 
-/// Forms those products of the group that tiles can form, and gives the others, in `scope`.
+/// Forms the products of the group that fit tiles. Returns copies of the others, in `scope`.
 template <class Arch, class P>
 std::span<P> multiply_in_tiles([[maybe_unused]] Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
 #ifdef DSV3_HAS_BF16_TILES

@@ -1,8 +1,8 @@
 // Floor 3. Slabs of activations: rows that one worker packs for itself and multiplies by whole weights.
 //
-// It shares them with nobody and waits for nobody, and finds them in its own cache. The weights are read and converted for each slab again,
-// so that slabs are large, or all that a product has; and there must be enough of them to keep all workers busy. Else activations are
-// packed once and the weights are handed out (kernels/bf16_products.hpp).
+// The worker waits for nobody and finds its slab in its own cache. But each slab reads and converts the weights anew: slabs must be large
+// (or have all rows of a product), and there must be enough of them to keep all workers busy. Otherwise activations are packed once for all
+// workers, and the weights are handed out (kernels/bf16_products.hpp).
 #pragma once
 
 #include <algorithm>
@@ -16,16 +16,17 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-inline constexpr Index most_slab_tiles = 16;  ///< row tiles of a slab
-inline constexpr Index least_slab_tiles = 8;  ///< of one of several
+inline constexpr Index most_slab_tiles = 16;  ///< most row tiles of a slab
+inline constexpr Index least_slab_tiles = 8;  ///< fewest row tiles of a slab, unless it has all rows of its product
 
 /// Row tiles [begin, begin + count) of a job's activations.
 struct Slab {
   Index job, begin, count;
 };
 
-/// Slabs of a group of jobs, the longest first: equally many of each job for every worker, or so many in all that none is
-/// more than half of a worker's share; else none. tiles(job) counts row tiles, work(job) the multiplications of one.
+/// Slabs of a group of jobs, the longest first. Either every job has the same number of slabs for each worker, or no slab has more than
+/// half of one worker's share of the work. If neither is possible there are no slabs. tiles(job) counts row tiles, work(job) the
+/// multiplications of one row tile.
 template <class J, class Tiles, class Work>
 std::span<const Slab> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
   using bf16::share;
@@ -54,7 +55,7 @@ std::span<const Slab> cut_slabs(const Context& ctx, Workspace::Scope& scope, std
   return {};
 }
 
-/// Scratch for each worker, in `scope`.
+/// Scratch for every worker, in `scope`.
 inline bf16::Scratch* scratch_of_workers(const Context& ctx, Workspace::Scope& scope) {
   auto* scratch =
       reinterpret_cast<bf16::Scratch*>(scope.aligned(ctx.workers() * static_cast<Index>(sizeof(bf16::Scratch)), alignof(bf16::Scratch)));
@@ -62,9 +63,9 @@ inline bf16::Scratch* scratch_of_workers(const Context& ctx, Workspace::Scope& s
   return scratch;
 }
 
-/// Runs f(job, begin, count, scratch, memory) for slabs of rows [begin, begin + count) of x_of(job), in one parallel loop. `memory` is the
-/// worker's, of size(job, rows) numbers. work(job) counts the multiplications of a row tile. False, and f is not called, if there are no
-/// slabs.
+/// Runs f(job, begin, count, scratch, memory) for slabs of rows [begin, begin + count) of x_of(job), in one parallel loop. `memory` belongs
+/// to the worker and holds size(job, count) numbers. work(job) counts the multiplications of one row tile. Returns false, and does not call
+/// f, if there are no slabs.
 template <class J, class X, class Work, class Size, class F>
 bool for_each_slab(Context& ctx, std::span<const J> jobs, X&& x_of, Work&& work, Size&& size, F&& f) {
   auto scope = ctx.scratch();

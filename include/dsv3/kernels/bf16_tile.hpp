@@ -1,11 +1,11 @@
 // Floor 3. Products of bf16 tiles: activations rounded to bf16 times weights that are exact in bf16, summed in float32.
 //
-// Weights are the left operand, so that their rows are read as the checkpoint stores them; activations are packed once for all weights
-// (kernels/bf16_pack.hpp). A block of 128 columns is multiplied by an engine (AMX tiles, kernels/bf16_amx.hpp, or AVX512-BF16 dot products,
-// kernels/bf16_dots.hpp), times the scale of each row added to a sum in memory. Every element of the result is formed by the same
-// operations whatever stands beside it. Edges are padded with zeros. This header has what the engines share.
+// Weights are the left operand, so that their rows are read as the checkpoint stores them. Activations are packed once for all weights
+// (kernels/bf16_pack.hpp). An engine (AMX tiles, kernels/bf16_amx.hpp; or AVX512-BF16 dot products, kernels/bf16_dots.hpp) multiplies a
+// block of 128 columns, scales the products of each weight row and adds them to sums in memory. Every element of the result is formed by
+// the same operations, whatever elements are beside it. Edges are padded with zeros. This header has what the engines share.
 //
-// Where a build has neither engine, has_bf16_tiles<Arch> is false and there are none of the functions.
+// In a build without either engine has_bf16_tiles<Arch> is false, and the functions do not exist.
 #pragma once
 
 #include <array>
@@ -22,7 +22,7 @@ namespace dsv3::inline DSV3_ISA::kernels {
 #define DSV3_HAS_BF16_TILES 1
 #endif
 
-/// Whether Arch has tiles at all.
+/// Whether this build has bf16 tiles for Arch.
 template <class Arch>
 inline constexpr bool has_bf16_tiles =
 #ifdef DSV3_HAS_BF16_TILES
@@ -37,19 +37,19 @@ inline constexpr Index side = 16;               ///< rows of a tile, and columns
 inline constexpr Index depth = 32;              ///< bf16 numbers in a tile's row
 inline constexpr Index tile = side * depth;     ///< numbers in a tile of bf16
 inline constexpr Index sum_tile = side * side;  ///< numbers in a tile of sums
-inline constexpr Index block = 128;             ///< columns between two scalings
-inline constexpr Index prefetch_blocks = 2;     ///< of weights, between prefetch and conversion
-inline constexpr Index units_of_sums = 8;       ///< units whose sums stay live where activations exceed L2 and are split along K
-inline constexpr Index most_row_tiles = 16;     ///< no engine has more row_tiles
+inline constexpr Index block = 128;             ///< columns whose products are summed before they are scaled
+inline constexpr Index prefetch_blocks = 2;     ///< prefetch distance of weights, in blocks before their conversion
+inline constexpr Index units_of_sums = 8;       ///< units whose sums stay live when the activations exceed L2 and are split along K
+inline constexpr Index most_row_tiles = 16;     ///< upper limit of Engine::row_tiles
 
-/// n in so many equal parts: the largest.
+/// n / parts, rounded up: the largest of `parts` parts of n.
 inline Index share(Index n, Index parts) { return (n + parts - 1) / parts; }
 
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
 
-/// Two row tiles of weights, at most 16 rows each, whose products are formed together: neighbours in a weight, or a gate and an up. The
-/// next unit's are `apart` rows behind.
+/// Two row tiles of weights, at most 16 rows each, that are multiplied together: adjacent rows of one weight, or the same rows of a gate
+/// and an up projection. The next unit begins `apart` rows later.
 template <ElementView V>
 struct Unit {
   V first, second;
@@ -58,25 +58,25 @@ struct Unit {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-/// A left operand: tiles [16, 32] of rows `row` numbers apart; that of the next 32 columns lies `step` behind, that of the next 16 rows
-/// `stride`.
+/// A left operand of tiles [16, 32]. Strides in numbers: `row` between rows of a tile, `step` to the tile of the next 32 columns, `stride`
+/// to the tile of the next 16 rows.
 struct Left {
   const std::uint16_t* data;
   Index stride, row = depth, step = tile;
 };
 
-/// 128 columns of a unit's weights as an engine wants them: the first row tile's, then the second's.
+/// 128 columns of a unit's weights in the engine's layout: the first row tile, then the second.
 struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 };
 
-/// What their products are multiplied with; uniform: rows of the first have one scale, and those of the second.
+/// Scales of a unit's rows for those columns. uniform: the rows of each of the two row tiles share one scale.
 struct Scales {
   std::array<float, 2 * side> rows;
   bool uniform;
 };
 
-/// Scales of a row tile's columns from `column`. Returns whether they are one.
+/// Writes the scales of the rows of a row tile for the block that begins at `column`. Returns whether they are all the same.
 template <ElementView V>
 bool fill_scales(const V& w, Index column, float* scales) {
   const bool uniform = w.rows == 0 || w.uniform_rows(0) >= w.rows;
@@ -87,9 +87,9 @@ bool fill_scales(const V& w, Index column, float* scales) {
   return uniform;
 }
 
-/// What a worker needs to multiply panels. Products and sums lie at the same place of their pages, so that loads of the one do not seem to
-/// depend on stores of the other. AMX converts one step, multiplies another and adds a third at a time; dot products do one after the
-/// other.
+/// What a worker needs to multiply panels. `products` and `sums` have the same alignment within their pages, so that loads of one do not
+/// falsely depend on stores to the other (4K aliasing). The AMX engine converts one block, multiplies another and adds a third at the same
+/// time, hence two `filled` and three `scales`; the dot engine does one after the other and uses one of each.
 struct Scratch {
   alignas(4096) std::array<float, units_of_sums * most_row_tiles * 2 * sum_tile> sums;
   alignas(4096) std::array<float, 4 * sum_tile> products;
@@ -104,11 +104,13 @@ struct Part {
 
 // An engine is a type with
 // - Session, which a thread holds while it uses the engine;
-// - row_tiles, at most most_row_tiles: beside so many row tiles of activations weights are read once;
-// - multiply(a, rows, b, b_stride, columns, steps, c): c = a b for one or two tiles of rows of a and of columns of b, `steps` tiles deep;
-// - multiply_part<Arch>(x, part, units, apart, scratch, finish): adds the products of a part of x and of the rows of all units to their
-//   sums, whose units are `apart` from one another: 0 if the part has all columns. Then, if it has the last ones, finish(unit, row tile,
-//   sums of the first, sums of the second) for each, sums [16 weight rows, 16 rows of x], which become zero again.
+// - row_tiles, at most most_row_tiles: so many row tiles of activations share one read and conversion of the weights;
+// - multiply(a, rows, b, b_stride, columns, steps, c): c = a b for `rows` row tiles of a and `columns` column tiles of b, one or two of
+//   each, `steps` tiles deep;
+// - multiply_part<Arch>(x, part, units, apart, scratch, finish): adds the products of a part of x and the weights of all units to
+//   scratch.sums. `apart` is the stride of the units' sums, 0 if the part has all columns: the units then use the same sums in turn. If the
+//   part has the last columns, calls finish(unit, row tile, sums of the first, sums of the second) for each unit and row tile, with sums
+//   [16 weight rows, 16 rows of x], and clears the sums.
 
 /// Makes a tile of sums zero.
 [[gnu::always_inline]] inline void clear(float* sum) {  // a call of memset would take longer

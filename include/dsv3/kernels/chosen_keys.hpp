@@ -8,8 +8,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// A source whose key i is `source`'s key indices[i], in any order, for all rows of the tiles that are given it. A block's keys and values
-/// are copied into scratch, one after the other.
+/// A source whose key i is key indices[i] of `source`, for all rows of the tiles that read it; indices may be in any order. A block gathers
+/// keys and values in scratch, one after the other.
 template <BlockSource Source>
 struct ChosenKeys {
   Source source;

@@ -1,6 +1,6 @@
-// Floor 3. Rows of stored weights decoded into floats that a cache holds, so that many rows of x share the work.
+// Floor 3. Rows of stored weights decoded to floats that stay in cache, so that many rows of x share the decoding.
 //
-// The floats are those that tile_nt makes of the codes, in the same order, with the same scales: a product has the same bits whether it
+// The floats are those that tile_nt gets from the codes, in the same order and with the same scales: a product has the same bits whether it
 // reads codes or decoded rows.
 #pragma once
 
@@ -27,8 +27,8 @@ struct Decoded {
   Decoded slice(Index begin, Index count) const { return {row(begin), count, cols, stride, w.slice(begin, count)}; }
 };
 
-/// Floats that decode() writes a row of `cols` values: whole cache lines, and never a multiple of 4 KiB, at which rows would share the
-/// few lines of one set.
+/// Row stride, in floats, of what decode() writes: whole cache lines, but never a multiple of 4 KiB, which would map all rows to the same
+/// few sets of the cache.
 inline Index decoded_stride(Index cols) {
   const Index padded = (cols + 15) / 16 * 16;
   return padded % 1024 == 0 ? padded + 16 : padded;

@@ -1,7 +1,7 @@
 // Floor 3. Whole gated feed-forward networks of many rows in bf16: y = activation(x gate^T, x up^T) down^T.
 //
-// The hidden activations of the one product are the packed x of the other: they are rounded to bf16 where they are formed, and no other
-// form of them is ever stored. The numbers are those of grouped_gated_linear_bf16 and grouped_linear_bf16.
+// The first product writes its hidden activations as the packed x of the second: they are rounded to bf16 when they are formed, and are
+// stored in no other form. The results are those of grouped_gated_linear_bf16 and grouped_linear_bf16.
 #pragma once
 
 #include "dsv3/kernels/linear_bf16.hpp"
@@ -19,7 +19,7 @@ struct GatedNetwork {
 
 namespace detail {
 
-/// Both products of networks of which one can be formed by tiles and the other perhaps not.
+/// Both products of networks, with hidden activations as floats in between: for networks that do not fit tiles as a whole.
 template <class Arch, WeightView W, class A>
 void networks_by_products(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
   using Inner = GatedProduct<W, MatrixView<float>, A>;
@@ -39,8 +39,8 @@ void networks_by_products(Context& ctx, std::span<const GatedNetwork<W, A>> grou
 
 #ifdef DSV3_HAS_BF16_TILES
 
-/// Slab by slab: a worker forms both products of its rows, and the hidden activations never leave its cache. False, and nothing is done, if
-/// there are no slabs.
+/// Slab by slab: a worker forms both products of its rows, and the hidden activations never leave its cache. Returns false, and does
+/// nothing, if there are no slabs.
 template <class Arch, class Engine, WeightView W, class A>
 bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
   using Network = GatedNetwork<W, A>;
@@ -60,7 +60,7 @@ bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) 
       });
 }
 
-/// All first products, then all second ones, each in one parallel loop over panels of weight rows.
+/// Forms all first products, then all second ones, each in one parallel loop over panels of weight rows.
 template <class Arch, class Engine, WeightView W, class A>
 void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
   using Inner = GatedProduct<W, bf16::Packed, A>;

@@ -6,7 +6,7 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// One network of a group: x [T, K] as both weights want it, gate and up [N, K], h [T, N], overwritten.
+/// One network of a group: x and x_up [T, K], the input as prepared for gate and for up; gate and up [N, K]; h [T, N], overwritten.
 template <WeightView W, class H = MatrixView<float>, GatedActivation A = SwiGlu>
 struct GatedProduct {
   ConstMatrixView<float> x, x_up;
@@ -17,7 +17,7 @@ struct GatedProduct {
 
 namespace detail {
 
-/// Columns [begin, begin + count) of h. `scratch` [T, count], `decoded` as multiply_rows_nt() wants it.
+/// Columns [begin, begin + count) of h. `scratch` [T, count]; `decoded` is the `memory` of multiply_rows_nt().
 template <class Arch, WeightView W, class A>
 void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch, float* decoded) {
   auto h = MatrixView<float>(p.h).columns(begin, count);
@@ -34,7 +34,7 @@ template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiG
 void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
   using P = GatedProduct<W, MatrixView<float>, A>;
   const auto size = [](const P& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
-  constexpr Index most_share = Index{1} << 40;  // a group's share may be larger than any of its products
+  constexpr Index most_share = Index{1} << 40;  // no share is larger: size() gives the largest panel
   auto scope = ctx.scratch();
   const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);

@@ -1,6 +1,6 @@
 // Floor 3. Matrix products with stored weights: y = x W^T (linear) and y = x W (linear_transposed), one or many in one parallel loop.
 //
-// Float32 sums in an order fixed by W alone (kernels/linear_tile.hpp): a row of y depends on its row of x only, bit for bit.
+// The order of the float32 sums depends on W alone (kernels/linear_tile.hpp): a row of y depends only on its row of x, bit for bit.
 #pragma once
 
 #include <array>
@@ -26,19 +26,20 @@ struct Product {
 
 namespace detail {
 
-inline constexpr int tallest_tile = 4;  // rows of x in a tile, at most
+inline constexpr int tallest_tile = 4;  // most rows of x in a tile
 
-// Codes a panel takes at least where they are read once, so that its streams are worth starting: in linear and in linear_transposed; and
-// codes times rows of x, at most, where they are read again from cache.
+// Bytes of codes in a panel. A panel that is read once has about least_bytes (linear) or least_bytes_nn (linear_transposed) or more, so
+// that starting its streams pays off. A panel that is re-read from cache has about cached_bytes / (rows of x).
 inline constexpr Index least_bytes = 1 << 18, least_bytes_nn = 1 << 16, cached_bytes = 1 << 19;
 
-// Rows of x from which on it is faster to decode w once than for every tile, and floats that are decoded at a time: they stay in L2.
+// From decodes_from rows of x on it is faster to decode w once than in every tile. decoded_floats are decoded at a time, so that they stay
+// in L2.
 inline constexpr Index decodes_from = 9, decoded_floats = 1 << 16;
 
-inline constexpr Index most_columns = 512, rows_nn = 16;  // of w: in a panel of linear_transposed, and of those at a time
+inline constexpr Index most_columns = 512, rows_nn = 16;  // linear_transposed: most columns of w in a panel; rows of w at a time
 
-/// M rows of x times all rows of w, N at a time. A tile's rows of w lie far apart, so that each is the head of a long stream that the
-/// processor recognizes as one. Codes are prefetched `ahead` elements before their use, unless that is 0.
+/// M rows of x times all rows of w, N at a time. The N rows of w in a tile are w.rows / N apart, so that the processor sees N long
+/// sequential streams. Codes are prefetched `ahead` elements before their use, unless that is 0.
 template <class Arch, int M, int N, ElementView W>
 void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy, Index ahead) {
   const Index apart = w.rows / N;
@@ -46,8 +47,8 @@ void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy,
   for (Index n = apart * N; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
 }
 
-/// Gives the x of one product after another as tile_nt wants it beside w: itself, or a copy in `scope`, which products that follow one
-/// another and have one x share.
+/// Gives the x of each product in the order that tile_nt wants for its w: x itself, or a copy in `scope`. Consecutive products with the
+/// same x share the copy.
 template <class Arch>
 class Arrange {
  public:
@@ -82,7 +83,7 @@ class Arrange {
   const float* arranged_ = nullptr;
 };
 
-/// All rows of x times all rows of w, which come from memory the first time.
+/// All rows of x times all rows of w. The first tile of x reads w from memory and prefetches it; the others find w in cache.
 template <class Arch, ElementView W>
 void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   Index t = 0, ahead = prefetch_bytes * 8 / row_of_t<W>::bits;
@@ -114,7 +115,7 @@ bool decodes(ConstMatrixView<float> x, const W& w) {
   return x.rows() >= decodes_from && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
 }
 
-/// Scratch memory that a worker needs to decode rows of w beside x.
+/// Floats of scratch that a worker needs to decode rows of w for x; 0 if w is not decoded.
 template <WeightView W>
 Index decoded_size(ConstMatrixView<float> x, const W& w) {
   return decodes(x, w) ? decoded_rows(x.cols()) * decoded_stride(x.cols()) : 0;
@@ -131,20 +132,20 @@ void multiply_rows_nt(ConstMatrixView<float> x, const W& w, Index begin, Index c
   });
 }
 
-/// Rows of w that have so many bytes, in sixteens.
+/// Rows of w that take about `bytes`, rounded up to a multiple of 16.
 template <WeightView W>
 Index rows_of_bytes(const W& w, Index bytes) {
   const Index in_row = visit_weight(w, [](const auto& v) { return row_bytes(v); });
   return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16;
 }
 
-/// Rows of w in a panel that is read once, if `share` would balance the workers.
+/// Rows of w in a panel that is read once; `share` rows would balance the workers.
 template <WeightView W>
 Index streamed_rows(const W& w, Index share) {
   return std::max({Index{16}, share / 16 * 16, rows_of_bytes(w, least_bytes)});
 }
 
-/// Rows of w in a panel beside rows of x, if `share` would balance the workers.
+/// Rows of w in a panel that is multiplied by x; `share` rows would balance the workers.
 template <WeightView W>
 Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
   if (x.rows() <= tallest_tile) return streamed_rows(w, share);
@@ -152,8 +153,8 @@ Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
   return std::max(Index{16}, rows_of_bytes(w, cached_bytes / x.rows()));
 }
 
-/// M rows of x times columns [begin, end) of w, at most most_columns, of which begin stands at the beginning of a block of scales. A few
-/// rows of w at a time, so that they are read as they lie in memory. Rows with one scale are summed first, then scaled.
+/// M rows of x times columns [begin, end) of w: at most most_columns, and `begin` is the first column of a block of scales. Takes rows_nn
+/// rows of w at a time, so that w is read in the order of memory. Products of rows that share scales are summed, then scaled.
 template <class Arch, int M, ElementView W>
 void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
   using Floats = simd::Floats<Arch>;
@@ -184,7 +185,7 @@ void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index e
   }
 }
 
-/// All rows of x times columns [begin, end) of w, which come from memory the first time.
+/// All rows of x times columns [begin, end) of w. The first tile of x reads w from memory and prefetches it; the others find w in cache.
 template <class Arch, ElementView W>
 void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, MatrixView<float> y) {
   Index t = 0, ahead = rows_nn;
@@ -196,7 +197,7 @@ void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, Matr
   tiles(std::integral_constant<int, 1>{});
 }
 
-/// Columns in a panel of linear_transposed: whole blocks of scales, as many as are worth a task.
+/// Columns in a panel of linear_transposed: whole blocks of scales, enough to be worth a task.
 template <WeightView W>
 Index panel_columns(const W& w) {
   return visit_weight(w, []<class V>(const V& v) {

@@ -1,7 +1,8 @@
-// Floor 3. Products of many rows in bf16: activations are rounded to bf16, weights are taken exactly, sums are float32.
+// Floor 3. Products of many rows in bf16: activations are rounded to bf16, weights are exact, sums are float32.
 //
-// Weights whose values are no bf16 numbers (float32, half) are multiplied in float32 as kernels/linear.hpp does. A build or a machine
-// without bf16 tiles multiplies the rounded activations in float32: the same numbers up to the order of summation.
+// Weights whose values are not exact in bf16 (float32, float16) are multiplied in float32, by activations that are not rounded
+// (kernels/linear.hpp). A build without bf16 tiles multiplies the rounded activations in float32: the same numbers up to the order of
+// summation.
 #pragma once
 
 #include "dsv3/kernels/bf16_products.hpp"
@@ -10,7 +11,7 @@ namespace dsv3::inline DSV3_ISA::kernels {
 
 namespace detail {
 
-/// x rounded to bf16, as floats in `scope`, if the values of w are bf16 numbers; else x.
+/// x rounded to bf16, as floats in `scope`, if the values of w are exact in bf16; else x.
 template <WeightView W>
 ConstMatrixView<float> round_for(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const W& w) {
   if (!visit_weight(w, []<class V>(const V&) { return codec::values_exact_in_bf16<V>; })) return x;

@@ -1,15 +1,15 @@
 // Floor 3. Products of a few rows in bf16 by dot products along K, on processors with AVX512-BF16 and no AMX.
 //
-// A vector holds 32 neighbouring columns of one row: weights are decoded once for up to 8 rows of x and nothing is padded, so that one row
-// already runs at the rate of memory. Tiles (kernels/bf16_dots.hpp) are faster from some dozen rows on. The order of a sum is another than
-// theirs, and the same for any number of rows.
+// A vector holds 32 adjacent columns of one row. Weights are decoded once for up to 8 rows of x, and no rows are padded, so that even a
+// single row is memory-bound. From about a dozen rows on, tiles (kernels/bf16_dots.hpp) are faster. The order of a sum differs from that of
+// tiles, but is the same for any number of rows.
 #pragma once
 
 #include "dsv3/kernels/bf16_products.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Whether few rows are multiplied so on this machine.
+/// Whether this machine multiplies few rows by dot products along K.
 template <class Arch>
 bool uses_dots() {
   return has_bf16_tiles<Arch> && !amx::ready();
@@ -29,7 +29,7 @@ struct WovenRows {
     const Index stride = (cols + group - 1) / group * group;
     return {scope.matrix<std::uint16_t>(rows, stride).data(), rows, stride};
   }
-  /// Row t from x [cols].
+  /// Fills row t from x [cols].
   void fill(Index t, const float* x, Index cols) const {
     for (Index k = 0; k < cols; k += group)
       codec::detail::store(codec::weave(bf16::load_bf16(x + k, cols - k), bf16::load_bf16(x + k + group / 2, cols - k - group / 2)),
@@ -37,14 +37,15 @@ struct WovenRows {
   }
 };
 
-/// Columns whose products are summed in one vector before they are scaled: all where there are no scales.
+/// Columns whose products are summed in one vector before they are scaled: a block, or all columns if w has no scales.
 template <ElementView W>
 Index columns_of_sum(const W& w) {
   return W::Storage::scaled ? bf16::block : std::max(w.cols, Index{1});
 }
 
-/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile: products of columns_of_sum() are summed in one vector, times
-/// their scale added to a second one, which is summed over its lanes.
+/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; ldx and ldy are the row strides of x and y. Products of
+/// columns_of_sum() columns are summed in one vector. That vector times its scale is added to a second one, whose lanes are summed at the
+/// end. Codes `ahead` elements after those in use are prefetched.
 template <class Arch, int M, int N, ElementView W>
 void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead) {
   using Codec = typename W::Storage::Codec;
@@ -62,7 +63,7 @@ void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) { part[m][n] = _mm512_setzero_ps(); });
     });
-    // Products of 64 columns from k on with weights n at codes(n).
+    // Adds the products of columns [k, k + 64); codes(n) points to the codes of weight row n.
     const auto add = [&](Index k, auto&& codes) __attribute__((always_inline)) {
       codec::detail::Bf16Pair words[N];
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) { words[n] = Group::load(codes(n)); });
@@ -102,8 +103,8 @@ void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index
   });
 }
 
-/// Rows of x in a tile, at most: 4 of them and their weights fit the first-level cache; 8 do not, but save decoding weights once more. And
-/// rows of w beside M rows of x: as many sums as registers hold, of which scaled weights need two for each.
+/// tallest_dots: most rows of x in a tile. 4 rows and their weights fit into L1; 8 do not, but halve the decoding of weights. dots_n: rows
+/// of w in a tile with M rows of x, as many as registers hold sums for; scaled weights need two sums per element of y.
 template <class Storage>
 inline constexpr int tallest_dots = Storage::scaled ? 8 : 4;
 template <int M, class Storage>
@@ -111,8 +112,8 @@ inline constexpr int dots_n = M <= 2 || !Storage::scaled ? 4
                               : M <= 4                   ? 2
                                                          : 1;
 
-/// All rows of x times all rows of w. If x takes several tiles, w is cut so that a cache holds what they read again. Rows of w of a tile
-/// lie far apart, so that each is the head of a long stream that the processor recognizes as one.
+/// All rows of x times all rows of w. If x takes several tiles, w is cut so that each piece stays in cache while those tiles re-read it. A
+/// tile's rows of w are far apart, so that the processor sees several long sequential streams.
 template <class Arch, ElementView W>
 void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
   using Storage = typename W::Storage;
@@ -137,7 +138,7 @@ void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
   }
 }
 
-/// The woven rows of every product of the group.
+/// Makes the WovenRows of every product of the group.
 template <class P>
 std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
   return form_all(
@@ -209,8 +210,8 @@ bool takes_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
 
 #endif
 
-/// Forms those products of the group that dot products along K can form, and gives the others, in `scope`: all where the machine does not
-/// use them.
+/// Forms the products of the group that dot products along K can form. Returns the others, in `scope`, or the whole group if the machine
+/// does not use dot products.
 template <class Arch, class P>
 std::span<const P> multiply_in_dots([[maybe_unused]] Context& ctx, [[maybe_unused]] Workspace::Scope& scope, std::span<const P> group) {
 #ifdef DSV3_HAS_BF16_TILES

@@ -1,8 +1,8 @@
 // Floor 3. The tile functions of all matrix products: a few rows of x times a few rows (or columns) of a stored W, in float32.
 //
-// Here float32 products meet storages, which give vectors of values (quant/storage.hpp); bf16 tiles are bf16_tile.hpp. Every output element
-// is the result of the same operations in the same order whatever the tile's size, so a row's result does not depend on the rows beside it.
-// Callers choose tiles: kernels/linear.hpp.
+// These functions read storages row by row (quant/storage.hpp). Every output element results from the same operations in the same order
+// whatever the tile's size, so a row's result does not depend on the rows beside it. kernels/linear.hpp chooses tiles; bf16 tiles are in
+// kernels/bf16_tile.hpp.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +11,14 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Codes this many bytes ahead in their row, or in the next, are asked for while rows stream from memory.
+/// Prefetch distance while rows stream from memory: so many bytes ahead in the row, or into the next one.
 inline constexpr Index prefetch_bytes = 2048;
 
-/// Rows of W beside M rows of x in a tile: as many sums as registers hold beside the decoded codes.
+/// Rows of W in a tile with M rows of x: as many as registers hold sums for, beside the decoded codes.
 template <class Arch, int M>
 inline constexpr int tile_n = M >= 3 && simd::registers<Arch> == 16 ? 2 : 4;
 
-/// Brings x [K] into the order in which tile_nt decodes rows of W [N, K].
+/// Copies x [K] to `out` in the order in which tile_nt decodes rows of W [N, K].
 template <class Arch, ElementView W>
 void arrange_row(const float* x, Index cols, float* out) {
   using Group = group_of<W, Arch>;
@@ -31,9 +31,10 @@ void arrange_row(const float* x, Index cols, float* out) {
   }
 }
 
-/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; x rows are ldx apart, y rows ldy. If W's codes are decoded
-/// faster in another order, x is as arrange_row() gives it. Codes `ahead` elements behind those in use are prefetched, unless it is 0. Each
-/// block of k_block products is summed in one vector, times its scale added to a second one, which is summed over its lanes.
+/// y[m, n * apart] = sum_k x[m, k] W[first + n * apart, k] for an M x N tile; ldx and ldy are the row strides of x and y. If W's decode
+/// group reorders values, x must come from arrange_row(). Codes `ahead` elements after those in use are prefetched, unless it is 0. Each
+/// block of k_block products is summed in one vector. That vector times the block's scale is added to a second one, whose lanes are summed
+/// at the end.
 template <class Arch, int M, int N, ElementView W>
 void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
@@ -117,7 +118,7 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
   }
 }
 
-/// `Vectors` vectors of a row from column k on, of which the last holds `cut` elements, as values divided by the group's unit.
+/// `Vectors` vectors of a row from column k on, of which the last has `cut` valid elements. Values are divided by the group's unit.
 template <class Arch, int Vectors, class Group, ValueRow R>
 [[gnu::always_inline]] inline std::array<simd::Floats<Arch>, Vectors> load_vectors(const R& row, Index k, Index cut) {
   constexpr Index step = simd::width<Arch>;
@@ -132,9 +133,9 @@ template <class Arch, int Vectors, class Group, ValueRow R>
   return out;
 }
 
-/// part[m, k] += sum of x[m, n] times the code W[n, k] over n in [begin, end), for M rows and the `Vectors` vectors of columns from
-/// `column`, of which the last may be cut at w.cols; x rows are ldx apart, part rows ldp. Values are divided by the group's unit. The same
-/// columns `ahead` rows later are prefetched.
+/// part[m, k] += sum over n in [begin, end) of x[m, n] times the unscaled value of W[n, k], for M rows and `Vectors` vectors of columns
+/// from `column` on; the last vector may be a tail that w.cols cuts. ldx and ldp are the row strides of x and part. Values are divided by
+/// the group's unit. The same columns `ahead` rows later are prefetched, unless it is 0.
 template <class Arch, int M, int Vectors, ElementView W>
 void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp, Index ahead) {
   using Floats = simd::Floats<Arch>;

@@ -1,4 +1,5 @@
-// Floor 3. Handing out a group of products: each is cut into panels of rows (or columns), and one parallel loop runs them all.
+// Floor 3. Splitting a group of products into tasks: each product is cut into panels of rows (or columns), and one parallel loop runs them
+// all.
 #pragma once
 
 #include <span>
@@ -12,12 +13,12 @@ struct Panel {
   Index product, begin, count;
 };
 
-/// A panel's share is what is left for one worker, divided by this: long panels first, which stream best, short ones last, so that all
-/// workers end together.
+/// A panel's share is one worker's part of the work that is left, divided by panel_share: long panels come first, which stream best, and
+/// short ones last, so that all workers end together.
 inline constexpr Index panel_share = 2;
 
 /// Runs f(product, begin, count, worker) for panels that cover rows [0, rows(product)) of every product. work(product) counts a product's
-/// multiplications. size(product, share) says how many rows a panel takes, at least 1, where `share` would balance the workers.
+/// multiplications. size(product, share) returns the number of rows of the next panel, at least 1; `share` rows would balance the workers.
 template <class P, class Rows, class Work, class Size, class F>
 void for_each_panel(Context& ctx, std::span<const P> group, Rows&& rows, Work&& work, Size&& size, F&& f) {
   Index total = 0;

@@ -12,8 +12,8 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// Sorts T * K choices by expert, stably. experts [T, K], each in [0, E). Afterwards the choices of expert e stand in places
-/// [offsets[e], offsets[e + 1]); offsets [E + 1]; place [T, K] is where each choice went.
+/// Sorts T * K choices by expert, stably. experts [T, K], each in [0, E). offsets [E + 1]: the choices of expert e get places [offsets[e],
+/// offsets[e + 1]). place [T, K]: the place of each choice.
 inline void sort_by_expert(ConstMatrixView<int> experts, std::span<Index> offsets, MatrixView<int> place) {
   std::fill(offsets.begin(), offsets.end(), Index{0});
   const auto at = [&](Index t, Index k) { return static_cast<std::size_t>(experts(t, k)); };
@@ -26,7 +26,7 @@ inline void sort_by_expert(ConstMatrixView<int> experts, std::span<Index> offset
   for (Index& o : offsets) before += std::exchange(o, before);
   for (Index t = 0; t < experts.rows(); ++t)
     for (Index k = 0; k < experts.cols(); ++k) place(t, k) = static_cast<int>(offsets[at(t, k)]++);
-  // Each offset has moved to its segment's end, which is the next one's begin.
+  // Each offset has moved to the end of its segment, where the next one begins.
   for (std::size_t e = offsets.size() - 1; e > 0; --e) offsets[e] = offsets[e - 1];
   offsets[0] = 0;
 }

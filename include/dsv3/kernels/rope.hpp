@@ -31,7 +31,7 @@ concept Pairing = requires(Index j, Index dim) {
 };
 
 /// frequency(config, j): radians per position of pair j. magnitude(config): factor of cos and sin. softmax_factor(config): factor of the
-/// attention scores beside (head dim)^(-1/2).
+/// attention scores in addition to (head dim)^(-1/2).
 template <class S>
 concept Scaling = requires(const Config& config, Index j) {
   { S::frequency(config, j) } -> std::convertible_to<double>;
@@ -96,7 +96,7 @@ class Rotation {
 
   Index dim() const { return 2 * frequencies_.size(); }
 
-  /// cos and sin of `position`, dim() floats: pair j's at [2j], [2j + 1].
+  /// cos and sin of `position`, dim() floats: those of pair j at [2j] and [2j + 1].
   void angles(Index position, float* cos_sin) const {
     for (Index j = 0; j < frequencies_.size(); ++j) {
       const double angle = static_cast<double>(static_cast<float>(position) * frequencies_[j]);

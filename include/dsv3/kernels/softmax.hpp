@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// The largest of n > 0 elements; NaN is passed over.
+/// The largest of n > 0 elements; NaN is ignored.
 template <class Arch = simd::DefaultArch>
 float row_max(const float* x, Index n) {
   using Floats = simd::Floats<Arch>;
@@ -22,7 +22,7 @@ float row_max(const float* x, Index n) {
   Floats largest(lowest);
   const auto take = [&](const Floats& v) { largest = xsimd::select(v > largest, v, largest); };
   for (Index i = 0; i + simd::width<Arch> < n; i += simd::width<Arch>) take(simd::load<Arch>(x + i));
-  take(simd::load<Arch>(x + n - simd::width<Arch>));  // the last ones, some of them again
+  take(simd::load<Arch>(x + n - simd::width<Arch>));  // the tail, which overlaps the vector before it
   return simd::max<Arch>(largest);
 }
 
@@ -52,13 +52,13 @@ void softmax(const float* x, Index n, float* y) {
   for (Index i = 0; i < n; ++i) y[i] /= total;
 }
 
-/// The state of a softmax over scores seen so far: their maximum, and the sum of exp(score - maximum). An accumulator of values weighted
-/// by exp(score - maximum) is kept beside it by the caller.
+/// The state of a softmax over scores seen so far: their maximum, and the sum of exp(score - maximum). The caller keeps the sum of values
+/// weighted by exp(score - maximum).
 struct OnlineSoftmax {
   float maximum = -std::numeric_limits<float>::infinity();
   float sum = 0;
 
-  /// Takes in n > 0 scores, which become weights exp(score - maximum). Returns the factor by which the caller's accumulator, and every
+  /// Adds n > 0 scores, and replaces them by weights exp(score - maximum). Returns the factor by which the caller's accumulator, and every
   /// weight given out before, must be multiplied. Scores of -infinity get weight 0.
   template <class Arch = simd::DefaultArch>
   float add(float* scores, Index n) {

@@ -1,4 +1,4 @@
-// Floor 3. The gate of a gated feed-forward network: activations, and rows of them.
+// Floor 3. Activations of gated feed-forward networks, and their application to rows.
 #pragma once
 
 #include <concepts>
@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// silu(gate) * up, of vectors of any width (spec A15).
+/// silu(gate) * up, for vectors of any width (spec A15).
 struct SwiGlu {
   template <class V>
   V operator()(const V& gate, const V& up) const {
@@ -17,8 +17,8 @@ struct SwiGlu {
   }
 };
 
-/// What a gated network does with its two projections: activation(gate, up) on vectors of floats, element by element. A small object that
-/// is copied into products; it may hold settings.
+/// How a gated network combines its two projections: activation(gate, up) on vectors of floats, element by element. A small object that is
+/// copied into products; it may hold settings.
 template <class A>
 concept GatedActivation = std::semiregular<A> && requires(const A& a, const simd::Floats<simd::DefaultArch>& v) {
   { a(v, v) } -> std::same_as<simd::Floats<simd::DefaultArch>>;

@@ -32,7 +32,7 @@ inline void top_k(std::span<const float> scores, std::span<int> chosen) {
   }
 }
 
-/// How a group of scores is judged: by the sum of its two largest (V3, spec A13) or by its largest (V2, spec A16).
+/// The score of a group: the sum of its two largest scores (V3, spec A13), or its largest (V2, spec A16).
 struct SumOfTopTwo {
   static float score(std::span<const float> group) {
     float first = -std::numeric_limits<float>::infinity(), second = first;

@@ -1,4 +1,4 @@
-// Floor 2. AnyStorage: each tensor lies in memory as its checkpoint stored it; which storage that is, is known at run time.
+// Floor 2. AnyStorage: each tensor stays in memory as its checkpoint stores it, in a storage that is chosen at run time.
 #pragma once
 
 #include <utility>
@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// One of several storages, tensor by tensor.
+/// One of several storages, chosen for each tensor at run time.
 template <class... S>
 struct OneOf {
   using View = std::variant<typename S::View...>;
@@ -32,7 +32,7 @@ concept WeightView = detail::is_weight_view<W>;
 template <class S>
 concept Storage = WeightView<typename S::View>;
 
-/// f(view) with the ElementView that `w` is, or holds.
+/// Calls f(view) with the ElementView that `w` is or holds.
 template <WeightView W, class F>
 [[gnu::always_inline]] inline decltype(auto) visit_weight(const W& w, F&& f) {
   if constexpr (ElementView<W>)
@@ -56,7 +56,7 @@ W slice_rows(const W& w, Index begin, Index count) {
   return visit_weight(w, [&](const auto& v) { return W(v.slice(begin, count)); });
 }
 
-/// True if w holds e4m3 codes with scales: the weights whose products the report forms with fp8 activations.
+/// Whether w holds e4m3 codes with scales: the report multiplies such weights by fp8 activations.
 template <WeightView W>
 bool is_fp8(const W& w) {
   return visit_weight(w,

@@ -1,8 +1,8 @@
-// Floor 2. Codes that are exact in bf16, 64 at a time: what the tiles of kernels/bf16_tile.hpp are filled with.
+// Floor 2. Decoding codes to bf16, 64 at a time, for the tiles of kernels/bf16_tile.hpp. Only for codecs that are exact in bf16.
 //
-// Bf16Group<Codec, Arch>::load(codes) gives of each 16 codes the first 8 as bf16 in `first`, and the last 8 in `last`: the order in which
-// e4m3 is decoded fastest. store(codes, first, last) writes them. weave(a, b) brings 64 numbers, given as 0 to 31 and 32 to 63, into it.
-// `exists` says whether this build has a way to do that.
+// Bf16Group<Codec, Arch>::load(codes) decodes 64 codes: `first` has the first 8 of each 16, `last` the last 8, the order in which e4m3 is
+// decoded fastest. store(codes, first, last) writes them to memory. weave(a, b) permutes 64 bf16 numbers, 0 to 31 in a and 32 to 63 in b,
+// to the same order. `exists` is false if this build cannot decode the codec so.
 #pragma once
 
 #include "dsv3/quant/storage.hpp"
@@ -13,7 +13,7 @@ namespace dsv3::inline DSV3_ISA::codec {
 template <class C>
 inline constexpr bool exact_in_bf16 = std::is_same_v<C, BFloat16> || std::is_same_v<C, E4m3>;
 
-/// Whether the values of a view's rows are bf16 numbers: those of its codec, or of rows that say so.
+/// Whether the values of a view's rows are exact in bf16: as the rows say, or else by the codec.
 template <class V>
 inline constexpr bool values_exact_in_bf16 = [] {
   if constexpr (requires { row_of_t<V>::exact_in_bf16; })

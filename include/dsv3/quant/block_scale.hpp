@@ -1,6 +1,6 @@
-// Floor 2. Block quantization: choosing scales and rounding to e4m3, for weights (128x128) and activations (1x128).
+// Floor 2. Block quantization: choosing scales and rounding to e4m3, for weights (128x128 blocks) and activations (1x128).
 //
-// A scale is what a code is multiplied by. Scales are floats, or rounded up to powers of two ("ue8m0").
+// A scale is the factor that a code is multiplied by. Scales are floats, or are rounded up to powers of two ("ue8m0").
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@ inline float round_scale(float s, ScaleFormat format) {
 }
 }  // namespace detail
 
-/// Activations (spec C2): x [cols] in groups of 128 with scale max(amax, 1e-4) / 448; y [cols] receives code * scale, the value that
-/// the code stands for. y may be x. NaN stays NaN.
+/// Activations (spec C2): rounds x [cols] in groups of 128 with scale max(amax, 1e-4) / 448, which `format` may round up. y [cols] receives
+/// code * scale, the value that the code stands for. y may be x. NaN stays NaN.
 inline void round_activations(const float* x, Index cols, float* y, ScaleFormat format = ScaleFormat::float32) {
   for (Index k0 = 0; k0 < cols; k0 += 128) {
     const Index end = std::min(k0 + 128, cols);
@@ -69,7 +69,8 @@ inline void quantize_fp8_band(ConstMatrixView<float> w, Index i, ScaleFormat for
 
 }  // namespace detail
 
-/// Rounds w [rows, cols] to e4m3 with scale amax / 448 per 128x128 block; edge blocks are cut, not padded.
+/// Rounds w [rows, cols] to e4m3 with scale max(amax, 1e-12) / 448 per 128x128 block, which `format` may round up; edge blocks are cut, not
+/// padded.
 /// Throws: Error if an element is not finite.
 inline Fp8Matrix quantize_fp8(ConstMatrixView<float> w, ScaleFormat format = ScaleFormat::float32) {
   constexpr Index block = detail::quantized_block;

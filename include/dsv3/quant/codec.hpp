@@ -1,7 +1,7 @@
-// Floor 2. What a codec is: a number format's codes, and the float each stands for.
+// Floor 2. Codecs: the codes of a number format, and the float that each stands for.
 //
-// A codec has a Code type, decode(Code) -> float, encode(float) -> Code (round to nearest even, saturating where the format is said to),
-// and load<Arch>(p), which decodes one vector of codes. load must agree with decode for every code, bit for bit.
+// A codec has a Code type, decode(Code) -> float, encode(float) -> Code (round to nearest even, saturating if the format's comment says
+// so), and load<Arch>(p), which decodes one vector of codes. load must agree with decode for every code, bit for bit.
 #pragma once
 
 #include <bit>

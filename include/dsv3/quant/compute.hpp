@@ -1,7 +1,7 @@
 // Floor 2. Compute policies: how a product of activations and stored weights is formed.
 //
-// A policy prepares the activations, and may say from how many rows on products are formed in bf16 (kernels/linear_bf16.hpp); else they are
-// formed in float32 (kernels/linear.hpp).
+// A policy prepares the activations. It may also let products be formed in bf16 (kernels/linear_bf16.hpp, kernels/linear_dots.hpp); else
+// they are formed in float32 (kernels/linear.hpp).
 #pragma once
 
 #include "dsv3/core/context.hpp"
@@ -10,7 +10,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// prepare(ctx, scope, x, w) gives the activations [T, K] to multiply by w: x itself, or something in `scope`.
+/// prepare(ctx, scope, x, w) returns the activations [T, K] to multiply by w: x itself, or a matrix in `scope`.
 template <class C>
 concept Compute = requires(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const AnyStorage::View& w) {
   { C::prepare(ctx, scope, x, w) } -> std::convertible_to<ConstMatrixView<float>>;
@@ -26,8 +26,8 @@ struct Exact {
   }
 };
 
-/// Activations are rounded to e4m3 in groups of 1x128 where the weight is block-scaled fp8, as the report does (section 3.3).
-/// The rounded values are multiplied as floats: code * code in blocks of 128 with both scales, up to float rounding.
+/// Rounds activations to e4m3 in groups of 1x128 if the weight is block-scaled fp8, as the report does (section 3.3). The rounded values
+/// are multiplied as floats, which equals code * code in blocks of 128 times both scales, up to float rounding.
 template <ScaleFormat Format = ScaleFormat::float32>
 struct Fp8Activations {
   template <WeightView W>
@@ -39,14 +39,14 @@ struct Fp8Activations {
   }
 };
 
-/// Passes of more than 16 rows round activations to bf16, so that prompts run on the bf16 units of processors that have them. Passes of
-/// fewer rows, and the output head, do so where dot products of bf16 make them faster, on processors with AVX512-BF16 and no AMX; elsewhere
-/// their products are those of Exact. Either way decoding and the verification of drafts are the same arithmetic. Latent attention is
-/// formed by bf16 tiles in all passes, where the build has them.
+/// Rounds activations to bf16 in passes of more than 16 rows, so that prompts run on the bf16 units of processors that have them. Passes of
+/// up to 16 rows, and the output head, are rounded only on processors with AVX512-BF16 and no AMX, where bf16 dot products make them
+/// faster; elsewhere their products are those of Exact. On either, decoding and the verification of drafts have the same arithmetic. Latent
+/// attention uses bf16 tiles in all passes, if the build has them.
 struct Bf16Activations : Exact {
   static constexpr Index bf16_from = 17;
-  static constexpr Index few_rows = 12;    ///< beyond them, experts' products are faster by tiles than by dot products along K
-  static constexpr bool prepares = false;  ///< prepare() gives x itself: what is rounded to bf16 anyway may skip it
+  static constexpr Index few_rows = 12;    ///< beyond this, experts' products are faster by tiles than by dot products along K
+  static constexpr bool prepares = false;  ///< prepare() returns x itself: callers that round to bf16 anyway may skip it
 };
 
 }  // namespace compute
@@ -66,13 +66,13 @@ constexpr bool in_bf16([[maybe_unused]] Index rows) {
     return false;
 }
 
-/// How products are formed: by dot products of bf16 along K where the weights and the machine have them (kernels/linear_dots.hpp), which
-/// suits few rows; else rounded to bf16, for tiles, or in float32.
+/// How products are formed. dots: by bf16 dot products along K, which suit few rows, if weights and machine allow
+/// (kernels/linear_dots.hpp). All others: from activations rounded to bf16, for tiles, if `bf16` is set, else in float32.
 struct Regime {
   bool dots, bf16;
 };
 
-/// The regime of products of which each has `expected` rows on average in a pass of `rows`.
+/// The regime of products in a pass of `rows` rows; each product has `expected` rows on average.
 template <class C>
 constexpr Regime regime(Index rows, Index expected) {
   constexpr Index few = [] {
@@ -84,7 +84,7 @@ constexpr Regime regime(Index rows, Index expected) {
   return {rounds_to_bf16<C> && (!in_bf16<C>(rows) || expected <= few), in_bf16<C>(rows)};
 }
 
-/// Whether the policy wants to see activations before they are rounded to bf16.
+/// Whether prepare() must see activations before they are rounded to bf16.
 template <class C>
 inline constexpr bool prepares = [] {
   if constexpr (requires { C::prepares; })

@@ -1,8 +1,9 @@
-// Floor 2. Decoding codes several vectors at a time, where an instruction set can do it faster than one by one.
+// Floor 2. Decoding codes several vectors at a time, where an instruction set does that faster than one by one.
 //
-// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes into values divided by `unit`, a power of two that products take up
-// in their scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included. A group that is
-// faster where order does not matter has load_reordered(p), and arrange(x, out), which brings as many floats into the same order.
+// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes to values divided by `unit`, a power of two that kernels multiply
+// into the scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included. A group may also
+// have load_reordered(p), which is faster but permutes the values, for sums whose order is free; arrange(x, out) then permutes as many
+// floats of the other operand in the same way.
 #pragma once
 
 #include "dsv3/quant/float8.hpp"
@@ -22,7 +23,7 @@ inline constexpr bool reorders = requires(const float* x, float* out) {
   Group::arrange(x, out);
 };
 
-/// The values of a group of codes in the order that takes least time: arrange()'s where the group has one.
+/// The values of a group of codes in the fastest order: that of arrange() if the group reorders, else that in memory.
 template <class Group, class Code>
 [[gnu::always_inline]] inline auto load_for_sum(const Code* p) {
   if constexpr (reorders<Group>)
@@ -31,8 +32,8 @@ template <class Group, class Code>
     return Group::load(p);
 }
 
-// An e4m3 code moved to the place of a half's exponent and mantissa is the half of 1/256 of its value, subnormals included, which the
-// processor converts exactly. Only the NaN code would become a number: groups that hold one are decoded the generic way.
+// An e4m3 code shifted into the exponent and mantissa bits of a float16 is the float16 of its value / 256, subnormals included, and the
+// processor converts float16 exactly. Only the NaN code would become a number: groups that hold one are decoded by E4m3::load.
 namespace detail {
 template <class Arch, std::size_t N>
 std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) {
@@ -45,7 +46,7 @@ std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) 
 
 #ifdef __AVX512BW__
 namespace detail {
-/// 64 bf16 numbers: of each 16 the first 8, and the last 8.
+/// 64 bf16 numbers: `first` has the first 8 of each 16, `last` the last 8.
 struct Bf16Pair {
   __m512i first, last;
 };
@@ -54,7 +55,7 @@ struct Bf16Pair {
 
 #ifdef __AVX512VBMI__
 namespace detail {
-/// The upper 16 bits of e4m3's 128 non-negative values as floats, split into bytes: the tables of a lookup by code.
+/// Lookup tables for the 128 codes without sign: low and high byte of each value as bf16, the upper half of the float.
 struct E4m3Bytes {
   alignas(64) std::array<std::uint8_t, 128> low, high;
 };
@@ -79,7 +80,7 @@ inline constexpr E4m3Bytes e4m3_bytes = [] {
 }
 }  // namespace detail
 
-/// By table lookup: every code, subnormal and NaN alike, at the same cost.
+/// By table lookup: every code costs the same, subnormals and NaN included.
 template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct DecodeGroup<E4m3, Arch> {
@@ -101,7 +102,7 @@ struct DecodeGroup<E4m3, Arch> {
   static void arrange(const float* x, float* out) {
     const __m512i evens_odds = _mm512_setr_epi32(0, 2, 4, 6, 16, 18, 20, 22, 1, 3, 5, 7, 17, 19, 21, 23);
     for (int a = 0; a < 2; ++a) {
-      const auto half = [&](int v) {  // of two vectors' 8 a + 0 to 7: evens, then odds
+      const auto half = [&](int v) {  // elements 8 a to 8 a + 7 of vectors v and v + 1: evens, then odds
         return _mm512_permutex2var_ps(_mm512_loadu_ps(x + v * 16), _mm512_add_epi32(evens_odds, _mm512_set1_epi32(8 * a)),
                                       _mm512_loadu_ps(x + v * 16 + 16));
       };

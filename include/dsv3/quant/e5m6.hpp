@@ -1,12 +1,12 @@
-// Floor 2. E5M6: the 12-bit float in which the report caches what attention gives (section 3.3.3).
+// Floor 2. E5M6: the 12-bit float in which the report caches the output of attention (section 3.3.3).
 #pragma once
 
 #include "dsv3/quant/float16.hpp"
 
 namespace dsv3::inline DSV3_ISA::codec {
 
-/// float16 with its mantissa cut to 6 bits (spec T46): bias 15, subnormals to 2^-20, largest 65024. The report gives no more than the
-/// numbers of bits. A code is float16's upper 12 bits. encode rounds to nearest even and saturates; NaN stays NaN.
+/// float16 with its mantissa cut to 6 bits (spec T46): bias 15, subnormals to 2^-20, largest 65024. The report gives only the numbers of
+/// bits. A code is the upper 12 bits of a float16. encode rounds to nearest even and saturates; NaN stays NaN.
 struct E5m6 {
   using Code = std::uint16_t;
   static constexpr float largest = 65024;

@@ -47,10 +47,10 @@ struct E4m3 {
     const Ints code = simd::widen<Arch>(p);
     const Ints magnitude = code & Ints(0x7f), sign = (code & Ints(0x80)) << 24;
     const auto as_integer = simd::to_float<Arch>(magnitude);
-    // NaN's code has the exponent of 256 to 448.
+    // NaN's code has the exponent bits of 256 to 448, hence a select of its own.
     const auto normal = xsimd::select(as_integer == simd::Floats<Arch>(127.0f), simd::Floats<Arch>(decode(0x7f)),
                                       simd::as_float<Arch>((magnitude << 20) + Ints(120 << 23)));
-    // Never computed from a subnormal float, which would cost an assist on every vector.
+    // Not computed from subnormal floats, which would cost a microcode assist on every vector.
     const auto value = xsimd::select(as_integer < simd::Floats<Arch>(8.0f), as_integer * simd::Floats<Arch>(0x1p-9f), normal);
     return value | simd::as_float<Arch>(sign);
   }
@@ -87,7 +87,7 @@ struct E5m2 {
   }
 };
 
-/// e8m0, a power of two: code u stands for 2^(u - 127), 255 for NaN. encode rounds up, as block scales are rounded (spec C2), and
+/// e8m0, a power of two: code u stands for 2^(u - 127), code 255 for NaN. encode rounds up, as block scales are rounded (spec C2), and
 /// saturates; zero and negative values become the smallest power.
 struct E8m0 {
   using Code = std::uint8_t;

@@ -1,8 +1,8 @@
 // Floor 2. Storage policies: how a weight matrix lies in memory and what value each of its codes has.
 //
-// A storage says nothing of how products are formed (quant/compute.hpp). Its View is a plain description of memory it does not own:
-// copy it freely, keep the memory alive. Kernels read values through rows: a row gives a vector of values at a column, whatever lies in
-// memory. A storage that is chosen per tensor at run time is quant/any_storage.hpp.
+// How products are formed is a matter of compute policies (quant/compute.hpp). A View describes memory that it does not own: copy it
+// freely, keep the memory alive. Kernels read values through rows: a row loads a vector of values from a column on, however they are
+// stored. quant/any_storage.hpp has storages that are chosen per tensor at run time.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +13,11 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A row of stored values: at(k) is the value at column k; load<Arch>(k) gives simd::width<Arch> of them from column k on, a multiple of
-/// the width, all within the row; prefetch(k, ahead) asks for what lies `ahead` columns behind k, perhaps beyond the row's end. A value
-/// takes `bits` of memory. Whatever at(k) and load have to do (unpack, look up, multiply with a scale of a small group) is the row's
-/// business.
-/// A row whose every value is a bf16 number may say `exact_in_bf16`: then products are formed by bf16 tiles where there are some.
+/// A row of stored values. at(k) is the value at column k. load<Arch>(k) gives the simd::width<Arch> values from column k on; k is a
+/// multiple of the width, and all of them lie within the row. prefetch(k, ahead) prefetches the value `ahead` columns after k, which may
+/// lie beyond the row's end. `bits` is the size of a value in memory. How at() and load() get a value (unpack, look up, multiply by the
+/// scale of a small group) is up to the row.
+/// A row whose values are all exact in bf16 may define `exact_in_bf16` as true: its products then use bf16 tiles if the build has them.
 template <class R>
 concept ValueRow = requires(const R& row, Index k) {
   { R::bits } -> std::convertible_to<Index>;
@@ -26,7 +26,8 @@ concept ValueRow = requires(const R& row, Index k) {
   row.prefetch(k, k);
 };
 
-/// A row with one code of codec C an element. Kernels decode it in groups of vectors where the instruction set has a faster way.
+/// A row with one code of codec C per element. Kernels decode it in groups of vectors if the instruction set makes that faster
+/// (quant/decode_group.hpp).
 template <Codec C>
 struct CodeRow {
   const typename C::Code* codes;
@@ -78,11 +79,11 @@ struct CodecOf<S> {
 };
 }  // namespace detail
 
-/// The codec of a storage that has one code an element; void for others.
+/// The codec of a storage with one code per element; void for others.
 template <class S>
 using codec_of = typename detail::CodecOf<S>::Type;
 
-/// Row i of a view: what view.row(i) gives, or, where that is a pointer to codes, these.
+/// Row i of a view: view.row(i), or a CodeRow if that is a pointer to codes.
 template <class W>
 [[gnu::always_inline]] inline auto row_of(const W& w, Index i) {
   if constexpr (std::is_pointer_v<decltype(w.row(i))>)
@@ -97,14 +98,14 @@ using row_of_t = decltype(row_of(std::declval<const W&>(), Index{}));
 template <class W>
 inline constexpr bool has_codes = std::is_pointer_v<decltype(std::declval<const W&>().row(Index{}))>;
 
-/// The groups of vectors that rows of W are decoded in.
+/// How rows of W are decoded: a codec::DecodeGroup, or NoGroup.
 template <class W, class Arch>
 using group_of = typename detail::GroupOf<row_of_t<W>, Arch>::Type;
 
-/// A view of W [rows, cols] whose element [i, k] is `row(i).at(k) * scale(i, k)`. row(i) is a ValueRow, or a pointer to the codes of
-/// Storage::Codec, one an element. The scale is the same for all k of an aligned group of k_block columns, in which products are summed
-/// before they are scaled, and for all rows from i up to `uniform_rows(i)`; scales of smaller groups are a part of the row's values.
-/// Without any such scale, `scaled` is false and scale(i, k) is 1. slice(begin, count) views some rows.
+/// A view of W [rows, cols] whose element [i, k] is `row(i).at(k) * scale(i, k)`. row(i) is a ValueRow, or a pointer to codes of
+/// Storage::Codec, one per element. scale(i, k) is constant over each aligned group of k_block columns, whose products are summed before
+/// they are scaled, and over rows [i, uniform_rows(i)); scales of smaller groups belong to the row's values. If there are no scales,
+/// `scaled` is false and scale(i, k) is 1. slice(begin, count) is a view of rows [begin, begin + count).
 template <class W>
 concept ElementView = requires(const W& w, Index i) {
   { w.rows } -> std::convertible_to<Index>;
@@ -132,7 +133,7 @@ simd::Floats<Arch> load_partial(const R& row, Index k, Index n) {
   return simd::Floats<Arch>::load_aligned(padded.data());
 }
 
-/// W [rows, cols] row-major, one code an element, no scales.
+/// W [rows, cols] row-major, one code per element, no scales.
 template <class C>
 struct Dense {
   using Codec = C;
@@ -169,7 +170,7 @@ struct Fp8Block {
     Index rows = 0, cols = 0, stride = 0;
     const float* scales = nullptr;  ///< [ceil((first_row + rows) / Rows), ceil(cols / Cols)]
     Index scale_stride = 0;
-    Index first_row = 0;  ///< of this view within the first row of blocks
+    Index first_row = 0;  ///< row within its block at which this view begins
 
     const Codec::Code* row(Index i) const { return data + i * stride; }
     float scale(Index i, Index k) const { return scales[(first_row + i) / Rows * scale_stride + k / Cols]; }
@@ -182,13 +183,13 @@ struct Fp8Block {
   };
 };
 
-/// Element [i, k] as a float.
+/// Element [i, k] as a float, scaled.
 template <ElementView W>
 float element(const W& w, Index i, Index k) {
   return row_of(w, i).at(k) * w.scale(i, k);
 }
 
-/// Row i into y [cols].
+/// Decodes row i, scaled, to y [cols].
 template <class Arch, ElementView W>
 void decode_row(const W& w, Index i, float* y) {
   using S = typename W::Storage;

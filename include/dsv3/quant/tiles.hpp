@@ -1,8 +1,8 @@
-// Floor 2. Rounding a matrix to a small float format with one scale a tile, as FP8 training does: 1x128 along a sum, 128x1 across it,
-// 128x128, or the whole matrix.
+// Floor 2. Rounding a matrix to a small float format with one scale per tile, as FP8 training does. A tile is 128 terms of a sum (1x128 or
+// 128x1, as the matrix lies), 128x128, or the whole matrix.
 //
-// What comes out are the values of the codes as floats, not yet times their scales: products of them are summed in blocks of 128 before
-// they are scaled. quant/block_scale.hpp packs codes for storing.
+// The results are the values of the codes as floats, without their scales: products are summed in blocks of 128 before they are scaled.
+// quant/block_scale.hpp packs codes for storage.
 #pragma once
 
 #include <span>
@@ -14,8 +14,8 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A small float format whose values rounded_to() finds: `largest`, `mantissa_bits`, and `min_exponent`, that of the smallest normal
-/// number.
+/// A small float format as rounded_to() needs it: its `largest` finite value, `mantissa_bits`, and `min_exponent`, the exponent of the
+/// smallest normal number.
 template <class C>
 concept SmallFloat = Codec<C> && requires {
   { C::largest } -> std::convertible_to<float>;
@@ -25,17 +25,17 @@ concept SmallFloat = Codec<C> && requires {
 
 namespace quant {
 
-/// Terms of a sum that have one scale, and rows and columns of a block of weights.
+/// Terms of a sum that share a scale; also rows and columns of a block of weights.
 inline constexpr Index tile_size = 128;
 
 enum class Shape {
-  along,   ///< 1x128: 128 neighbours along the sum
-  across,  ///< 128x1: 128 terms of the sum in a column
+  along,   ///< 1x128: 128 adjacent elements of a row
+  across,  ///< 128x1: 128 elements of a column
   block,   ///< 128x128
   whole    ///< the whole matrix
 };
 
-/// How one kind of operand is rounded (spec T38-T42). scale = max(amax, 1e-4) / largest, rounded up to a power of two if asked.
+/// How one kind of operand is rounded (spec T38-T42). scale = max(amax, 1e-4) / largest, which F may round up to a power of two.
 template <SmallFloat C, Shape S, ScaleFormat F = ScaleFormat::float32>
 struct Tiles {
   using Format = C;
@@ -58,7 +58,7 @@ template <SmallFloat C, class Arch>
   using Ints = simd::Ints<Arch>;
   constexpr int cut = 23 - C::mantissa_bits;
   constexpr float smallest_normal = std::bit_cast<float>(static_cast<std::uint32_t>(127 + C::min_exponent) << 23);
-  // Numbers of this size are a multiple of the smallest subnormal apart.
+  // Floats of this size are spaced by the smallest subnormal of C: adding it rounds to a multiple of that.
   constexpr float aligner = std::bit_cast<float>(static_cast<std::uint32_t>(127 + C::min_exponent + cut) << 23);
   const Ints bits = simd::as_int<Arch>(v), magnitude_bits = bits & Ints(0x7fffffff);
   const Floats magnitude = simd::as_float<Arch>(magnitude_bits);
@@ -77,9 +77,9 @@ float scale_of(float amax) {
   return dsv3::detail::round_scale(std::max(amax, 1e-4f) / T::Format::largest, T::scales);
 }
 
-/// x [rows, cols] to values of codes [rows, cols], which may be x, and scales. A sum along rows of x (`sum_along`) has blocks of 128
-/// columns, and scales [ceil(cols / 128), rows]: of each block and row. A sum over the rows of x has scales [ceil(rows / 128), cols].
-/// Without a place for scales, values are multiplied by them.
+/// Rounds x [rows, cols] to `values` of codes [rows, cols], which may be x, and `scales`. Products sum either over the columns of x
+/// (`sum_along`): scales are [ceil(cols / 128), rows], one for each block of 128 columns and each row. Or they sum over its rows: scales
+/// are [ceil(rows / 128), cols]. If `scales` is empty, values are multiplied by their scales.
 struct RoundJob {
   ConstMatrixView<float> x;
   MatrixView<float> values, scales;
@@ -88,8 +88,8 @@ struct RoundJob {
 
 namespace detail {
 
-/// The block of at most 128x128 elements from [i, j] on. T's shape is that of tiles as they lie in x; `whole` is the largest magnitude of x
-/// for Shape::whole.
+/// Rounds the block of at most 128x128 elements from [i, j] on. T's shape is that of tiles as they lie in x; for Shape::whole, `whole` is
+/// the largest magnitude of x.
 template <class T, class Arch>
 void round_block(const RoundJob& job, Index i, Index j, float whole) {
   using Floats = simd::Floats<Arch>;
@@ -148,7 +148,8 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
 
 }  // namespace detail
 
-/// Every job of the group, in one parallel loop. Tiles `T` are named as the sum sees them: `along` is along the sum.
+/// Rounds every job of the group in one parallel loop; Shape::whole takes another before it, for the largest magnitudes. T's shape is that
+/// for sums over the columns of x; for sums over its rows it is turned.
 template <class T, class Arch>
 void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
   struct Task {
@@ -169,7 +170,7 @@ void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
       const auto x = group[i].x.slice(row, std::min(tile_size, group[i].x.rows() - row));
       whole[static_cast<std::size_t>(n)] = x.size() > 0 ? x.cwiseAbs().maxCoeff() : 0.0f;
     });
-    for (std::size_t n = 1; n < whole.size(); ++n)  // every band of a job gets the largest of all
+    for (std::size_t n = 1; n < whole.size(); ++n)  // every band of a job gets the largest magnitude of all
       if (list[n].job == list[n - 1].job) whole[n] = std::max(whole[n], whole[n - 1]);
     for (std::size_t n = whole.size(); n-- > 1;)
       if (list[n].job == list[n - 1].job) whole[n - 1] = whole[n];

@@ -1,7 +1,7 @@
 // Floor 1. Intel AMX: permission to use the tile registers, their configuration, and products of bf16 tiles.
 //
-// A tile is 16 rows of 64 bytes, 1 KiB without gaps: of floats [16, 16], or of bf16 pairs [16, 32]. Only whole tiles are used: edges are
-// padded with zeros by whoever fills them. Where the compiler's flags have no AMX this header declares nothing but ready(), which says no.
+// A tile is 16 rows of 64 bytes, 1 KiB: floats [16, 16] or bf16 numbers [16, 32]. Tiles are always whole: callers pad edges with zeros.
+// Without AMX in the compiler's flags this header declares only ready(), which returns false.
 #pragma once
 
 #include "dsv3/core/isa.hpp"
@@ -20,7 +20,7 @@ namespace dsv3::inline DSV3_ISA::amx {
 
 #ifdef DSV3_HAS_AMX
 
-/// Whether this process may use the tile registers; asks the kernel the first time (Linux gives them on request only).
+/// Whether this process may use the tile registers. The first call asks the kernel, because Linux grants them only on request.
 inline bool ready() {
   static const bool granted = [] {
     constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl(2): ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -29,7 +29,7 @@ inline bool ready() {
   return granted;
 }
 
-/// While one lives, the calling thread's eight tile registers have 16 rows of 64 bytes.
+/// Configures the calling thread's eight tile registers as 16 rows of 64 bytes, for the lifetime of this object.
 class Tiles {
  public:
   Tiles() {
@@ -46,9 +46,10 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
-/// Operands of products a[i] b[j] of one or two tiles of rows and of columns. A tile of a has rows of 32 bf16 numbers, `a_row` numbers
-/// apart, one step's begins `a_step` after that of the last, and a[1] `a_stride` after a[0]. b[j]: tiles of pairs of rows [16, 16, 2], one
-/// step's behind the other's, b[1] `b_stride` after b[0].
+/// Operands of the products a[i] b[j] of one or two row tiles a[i] and one or two column tiles b[j], summed over steps of 32 along K.
+/// Strides count bf16 numbers. A tile of a is 16 rows of 32 numbers: `a_row` is the stride of its rows, `a_step` that of steps, `a_stride`
+/// that from a[0] to a[1]. A tile of b is [16 row pairs, 16 columns, 2]: tiles of consecutive steps are contiguous, `b_stride` is the
+/// stride from b[0] to b[1].
 struct Operands {
   const std::uint16_t* a;
   std::ptrdiff_t a_row, a_step, a_stride;
@@ -56,20 +57,20 @@ struct Operands {
   std::ptrdiff_t b_stride;
 };
 
-/// Keeps the compiler from moving memory accesses across: it does not know what tile instructions read and write.
+/// A compiler barrier for memory accesses: the compiler does not know what tile instructions read and write.
 [[gnu::always_inline]] inline void fence() { asm volatile("" ::: "memory"); }
 
-/// Register 2 i + j holds the sum of a[i] b[j].
+/// Stores tile register `Register` to c [16, 16]. Register 2 i + j holds the sum of a[i] b[j].
 template <int Register>
-[[gnu::always_inline]] inline void store(float* c) {  // the intrinsics take literals
+[[gnu::always_inline]] inline void store(float* c) {  // the intrinsics take only literals
   if constexpr (Register == 0) _tile_stored(0, c, 64);
   if constexpr (Register == 1) _tile_stored(1, c, 64);
   if constexpr (Register == 2) _tile_stored(2, c, 64);
   if constexpr (Register == 3) _tile_stored(3, c, 64);
 }
 
-/// Adds step `s` of the products to the registers. Where it begins them, before(register) is called for each that is about to be cleared.
-/// Streamed: b is not to take the place of other data in the first-level cache.
+/// Adds step `s` of the products to the registers. Begin: starts new sums, and calls before(register) for each of the four registers before
+/// its old contents are overwritten. Streamed: loads b with a non-temporal hint, so that it does not displace other data in L1.
 template <int Rows, int Columns, bool Begin, bool Streamed, class Before>
 [[gnu::always_inline]] inline void step(const Operands& o, std::ptrdiff_t s, Before&& before) {
   const std::uint16_t *left = o.a + s * o.a_step, *right = o.b + s * 512;
@@ -106,7 +107,7 @@ template <int Rows, int Columns, bool Begin, bool Streamed, class Before>
   }
 }
 
-/// c[i][j] = sum over `steps` of a[i] b[j], c [Rows, Columns] tiles of floats.
+/// c[i][j] = sum over `steps` of a[i] b[j], with c [Rows, Columns] tiles of floats [16, 16].
 template <int Rows, int Columns>
 inline void multiply(const Operands& o, std::ptrdiff_t steps, float* c) {
   const auto nothing = [](auto) {};

@@ -39,7 +39,7 @@ Floats<Arch> load(const float* p) {
   return Floats<Arch>::load_unaligned(p);
 }
 
-/// The first `n` < width elements of p, then zeros. Nothing behind p + n is read.
+/// The first `n` < width elements of p, then zeros. Reads nothing beyond p + n.
 template <class Arch>
 Floats<Arch> load_partial(const float* p, Index n) {
   alignas(64) std::array<float, static_cast<std::size_t>(width<Arch>)> padded{};
@@ -55,8 +55,8 @@ void store_partial(float* p, const Floats<Arch>& v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = padded[static_cast<std::size_t>(i)];
 }
 
-/// Asks for the cache line `ahead` elements after p, which need not exist: into all caches, or with locality 2 all but the first. Inlined
-/// always: GCC takes a function that only prefetches for one without effect, and drops calls of it.
+/// Prefetches the cache line `ahead` elements after p into all cache levels, or with Locality 2 into all but L1. The address need not be
+/// valid. Always inlined: GCC takes a function that only prefetches for one without effect and drops calls of it.
 template <int Locality = 3, class T>
 [[gnu::always_inline]] inline void prefetch(const T* p, Index ahead) {
 #if defined(__GNUC__)
@@ -67,8 +67,8 @@ template <int Locality = 3, class T>
 #endif
 }
 
-/// a * b + c. One rounding where the compiler's flags include fma, two where they do not; never a choice of the compiler's. (xsimd 8.1
-/// writes a product and a sum for some architectures that have fma, and leaves it to the compiler whether to contract them.)
+/// a * b + c. Rounds once if the compiler's flags include fma, else twice; the compiler never decides. (For some architectures with fma,
+/// xsimd 8.1 writes a product and a sum, which the compiler may or may not contract.)
 template <class Arch>
 Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch>& c) {
 #ifdef __AVX512F__
@@ -81,7 +81,7 @@ Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch
   return xsimd::fma(a, b, c);
 }
 
-/// v, which stays in a register from here on: GCC reads operands of several instructions from memory again for each.
+/// v, forced into a register: GCC would otherwise re-read it from memory for each instruction that uses it.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> in_register(Floats<Arch> v) {
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -90,8 +90,8 @@ template <class Arch>
   return v;
 }
 
-/// f(std::integral_constant<int, 0>) ... f(std::integral_constant<int, N - 1>), written out: what f keeps in arrays then stays in registers
-/// at any level of optimization.
+/// Calls f(std::integral_constant<int, 0>) ... f(std::integral_constant<int, N - 1>), unrolled: arrays that f indexes by them stay in
+/// registers at any optimization level.
 template <int N, class F>
 [[gnu::always_inline]] inline void unroll(F&& f) {
   [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(std::integral_constant<int, I>{}), ...); }
@@ -112,12 +112,12 @@ float sum(const Floats<Arch>& v) {
   return a[0];
 }
 
-/// y[i] = sum(v[i]) of 16 vectors: the same additions, of all vectors at once.
+/// y[i] = sum(v[i]) for 16 vectors at once, by the same additions in the same order.
 template <class Arch>
 void sum_16(const Floats<Arch>* v, float* y) {
 #ifdef __AVX512F__
   if constexpr (width<Arch> == 16) {
-    __m512 half[8], quarter[4], eighth[2];  // what is left of each vector: its halves added, again, and again
+    __m512 half[8], quarter[4], eighth[2];  // the vectors after one, two and three halvings
     unroll<8>([&](auto i) __attribute__((always_inline)) {
       const __m512 a = v[i], b = v[i + 8];
       half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));

@@ -1,9 +1,9 @@
-// Floor 1. Levels of x86-64, for one program that runs anywhere and uses what the machine has: which level the machine is of, which level a
-// translation unit was compiled for, and the choice among functions compiled for several.
+// Floor 1. Run-time dispatch over levels of x86-64: the level of this machine, the level that a translation unit was compiled for, and the
+// choice among functions compiled for several levels.
 //
-// The library is compiled once a level, by the flags of the translation unit, and each lives in a namespace of its own (core/isa.hpp).
-// CMake's dsv3_dispatched() compiles files so. Left out: permission to use AMX, which amx::ready() asks for where tiles are used; other
-// processors than x86-64, which have the one level `baseline`.
+// One program then runs anywhere and uses what the machine has. CMake's dsv3_dispatched() compiles a file once per level. The flags of each
+// translation unit select the library's code, and each level has a namespace of its own (core/isa.hpp). Permission to use AMX is not a
+// matter of levels: amx::ready() asks for it where tiles are used. Processors other than x86-64 have the one level `baseline`.
 #pragma once
 
 #include <array>
@@ -16,7 +16,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-/// X(level) for each level that dsv3_dispatched() compiles, in ascending order: all, or those that it names if it compiles some.
+/// X(level) for each level that dsv3_dispatched() compiles, in ascending order: all levels, or, with DSV3_SOME_LEVELS, `baseline` and those
+/// with a macro DSV3_LEVEL_<level>.
 #ifndef DSV3_SOME_LEVELS
 #define DSV3_LEVEL_avx2
 #define DSV3_LEVEL_avx512
@@ -50,8 +51,8 @@
 
 namespace dsv3::inline DSV3_ISA::simd {
 
-/// Sets of instructions, each with all that the ones before it have: the architecture's own, x86-64-v3 (AVX2, FMA, F16C), x86-64-v4
-/// (AVX-512 F, BW, CD, DQ, VL), that with IFMA, VBMI, VBMI2, VNNI and BF16, and that with AMX's bf16 tiles.
+/// Instruction sets, each including those before it: the architecture's baseline; x86-64-v3 (AVX2, FMA, F16C); x86-64-v4 (AVX-512 F, BW,
+/// CD, DQ, VL); x86-64-v4 with IFMA, VBMI, VBMI2, VNNI and BF16; the same with AMX's bf16 tiles.
 enum class Level { baseline, avx2, avx512, avx512_bf16, amx };
 
 inline constexpr std::array<std::string_view, 5> level_names{"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
@@ -76,14 +77,15 @@ constexpr Level built_level() {
   return level;
 }
 
-/// What an x86 processor says of itself: the registers of CPUID that name extensions (leaf, subleaf), and XCR0, which tells whose registers
-/// the operating system saves. Instructions without saved registers fault.
+/// What an x86 processor reports: the CPUID registers that list extensions (leaf, subleaf), and XCR0, the register sets that the operating
+/// system saves. Instructions on registers that are not saved fault.
 struct Processor {
   std::uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_edx = 0, leaf7_1_eax = 0, extended1_ecx = 0;
   std::uint64_t xcr0 = 0;
 };
 
-/// The highest level of which `p` has everything. Bits: Intel's Software Developer's Manual, volume 2A, CPUID; volume 1, 13.3.
+/// The highest level for which `p` has all extensions and saves all registers. Bits: Intel's Software Developer's Manual, volume 2A, CPUID;
+/// volume 1, 13.3.
 constexpr Level level_of(const Processor& p) {
   const auto all = [](std::uint64_t word, std::initializer_list<int> bits) {
     for (const int bit : bits)
@@ -102,7 +104,7 @@ constexpr Level level_of(const Processor& p) {
   return all(p.leaf7_edx, {22, 24}) && all(p.xcr0, {17, 18}) ? Level::amx : Level::avx512_bf16;
 }
 
-/// This machine's processor; all zero where it is not an x86-64.
+/// This machine's processor; all zero on other architectures than x86-64.
 inline Processor this_processor() {
   Processor p;
 #if defined(__x86_64__)
@@ -124,8 +126,8 @@ inline Processor this_processor() {
 /// The highest level that this machine and its operating system support.
 inline Level best_level() { return level_of(this_processor()); }
 
-/// The level of a name as a user gives it, in an option or an environment variable; without one, best_level().
-/// Throws: the name is none of level_names, or a level that this machine does not have.
+/// The level that a user names in an option or an environment variable; best_level() without a name.
+/// Throws: Error if the name is not in level_names, or is that of a level above best_level().
 inline Level level_named(std::optional<std::string_view> wanted) {
   const Level best = best_level();
   if (!wanted) return best;
@@ -146,7 +148,7 @@ struct Variant {
 };
 
 /// The variant of the highest level up to `limit`, which must not exceed best_level(). Variants may be given in any order.
-/// Throws: there is none.
+/// Throws: Error if there is none.
 template <class F>
 Variant<F> dispatch(std::initializer_list<Variant<F>> variants, Level limit = best_level()) {
   const Variant<F>* chosen = nullptr;
