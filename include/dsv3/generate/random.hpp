@@ -1,6 +1,6 @@
 // Floor 6. Random numbers that are a function of (seed, token, purpose), without a state.
 //
-// A sequence's draws so depend neither on what else is computed nor on how often a position is computed again.
+// So a sequence's draws do not depend on what else is computed or on how often a position is computed again.
 #pragma once
 
 #include <cstdint>
