@@ -94,7 +94,7 @@ void save(const Model<P>& model, const std::filesystem::path& folder, const Save
       for (const auto& t : shards[i]) map["weight_map"][t.spec.name] = name;
     }
     detail::write_text(index, map.dump(2) + "\n");
-    std::filesystem::remove(single, error);  // readers would prefer it to the shards
+    std::filesystem::remove(single, error);  // readers would prefer a stale one to the shards
     require(!error, single.string(), ": cannot remove the file that the shards replace: ", error.message());
   }
   detail::write_text(folder / "config.json", config_to_json(config));
