@@ -21,7 +21,7 @@ inline constexpr bool shares_prefixes = requires(const typename M::Cache& c) {
   c.fork(Index{}, Index{}, CacheOptions{});
 };
 
-/// Tokens of a page, the unit of memory.
+/// Tokens per page, the unit of memory.
 inline constexpr Index cache_page = 64;
 inline Index pages_of(Index tokens) { return (tokens + cache_page - 1) / cache_page; }
 

@@ -1,4 +1,4 @@
-// Floor 6. What is asked for and what comes back: a request, its tokens, its end.
+// Floor 6. A request, the tokens of its answer, and the end of the answer.
 #pragma once
 
 #include <functional>

@@ -74,7 +74,7 @@ class Pipeline {
     for (auto& processor : processors_) processor(text, logits);
   }
 
-  /// The distribution p [S] of the token after `text`, whose logits [S] are left as they are.
+  /// The distribution p [S] of the token after `text`, from its `logits` [S], which stay unchanged.
   /// Throws: as probabilities(), and what a processor throws.
   void distribution(const TextSoFar& text, std::span<const float> logits, std::vector<double>& p) {
     processed_.assign(logits.begin(), logits.end());

@@ -2,7 +2,7 @@
 //
 // Reading is tolerant about how a setting is written and strict about what it means: a field that nobody reads is an error unless it is
 // known to be harmless (config_fields.hpp). Absent fields get Hugging Face's defaults for the model type. A variant's own configuration
-// derives from Config and reads its fields beside ours.
+// derives from Config and reads its own fields too.
 #pragma once
 
 #include <algorithm>
@@ -240,8 +240,8 @@ inline void check_all_read(const Fields& root, std::string_view where) {
 
 }  // namespace detail
 
-/// Reads the text of a config.json; `where` opens every message. The result has passed validate(). C is Config, or derives from it and may
-/// have a function read(const Fields&) that reads its own fields after Config's.
+/// Reads the text of a config.json; `where` begins every error message. The result has passed validate(). C is Config, or derives from it
+/// and may have a function read(const Fields&) that reads its own fields after Config's.
 ///
 /// Throws: Error naming the field, what was expected and what was found; or naming all fields that were not read.
 template <class C = Config>

@@ -136,7 +136,7 @@ void parse_json_events(std::string_view text, nlohmann::json_sax<Json>& events) 
   Json::sax_parse(text.begin(), text.end(), &events);
 }
 
-/// Parses one JSON document; `what` (a file name) opens every error message.
+/// Parses one JSON document; `what` (a file name) begins every error message.
 ///
 /// Throws: Error if the text is not valid JSON, is nested deeper than max_json_depth, or repeats a key within an object.
 inline nlohmann::json parse_json(std::string_view text, std::string_view what) {

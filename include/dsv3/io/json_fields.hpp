@@ -23,7 +23,7 @@ namespace dsv3::inline DSV3_ISA::io {
 /// A JSON object whose fields are read with conversions and defaults; null counts as absent, and as false where true or false is expected.
 class Fields {
  public:
-  /// `place` (a file name) opens every message. The object must outlive this and all copies.
+  /// `place` (a file name) begins every error message. The object must outlive this and all copies.
   Fields(const nlohmann::json& object, const std::string& place)
       : object_(&object), prefix_(place + ": "), read_(std::make_shared<std::set<std::string>>()) {}
 

@@ -1,4 +1,5 @@
-// Floor 6. Loading a checkpoint: binds every tensor of the model to the mapped files, and reports everything that does not fit at once.
+// Floor 6. Loading a checkpoint: binds every tensor of the model to the mapped files, and reports everything that does not fit in one
+// error.
 //
 // load_options.hpp declares load() itself. There is no conversion step. Weights stay in the files' pages, which the system reads when they
 // are first used.

@@ -49,7 +49,7 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
 
 }  // namespace detail
 
-/// Writes `model` into `folder`, which is made if it does not exist. Each file appears whole or not at all, config.json last.
+/// Writes `model` into `folder`, which is created if it does not exist. Each file appears whole or not at all, config.json last.
 /// Throws: Error naming the file and what failed, or a weight that is not bound to memory.
 template <class P>
 void save(const Model<P>& model, const std::filesystem::path& folder, const SaveOptions& options = {}) {

@@ -19,7 +19,8 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// The expression of a format; nothing for other formats, which only describe. Dates exist in every year: 29 February is left out.
+/// The expression of a format; nothing for other formats, which only describe. Dates are only those that exist in every year: 29 February
+/// is left out.
 inline std::optional<std::string> format_expression(std::string_view name) {
   static const std::string
       date =

@@ -1,4 +1,4 @@
-// Floor 4. What a block asks of its attention.
+// Floor 4. What a block requires of its attention.
 #pragma once
 
 #include "dsv3/core/context.hpp"

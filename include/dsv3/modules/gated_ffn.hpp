@@ -38,8 +38,8 @@ F make_ffn(const Config& c, Index hidden, Index inner) {
     return F(hidden, inner);
 }
 
-/// W_down activation(W_gate x, W_up x), with silu(gate) * up as the default P::Activation (spec A15). An activation with a constructor from
-/// the configuration is made by it.
+/// W_down activation(W_gate x, W_up x), with silu(gate) * up as the default P::Activation (spec A15). P::Activation is made from the
+/// configuration if it can be.
 template <class P>
 class GatedFfn {
  public:

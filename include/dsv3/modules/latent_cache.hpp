@@ -11,7 +11,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// One row a token: c_kv after its norm, C values, then the rotated k_pe, R values (spec A11), encoded by Format. Rows lie in pages of 64
+/// One row per token: c_kv after its norm, C values, then the rotated k_pe, R values (spec A11), encoded by Format. Rows lie in pages of 64
 /// tokens, allocated at the first write. Copies of a cache share pages until one of them writes (copy on write), so only one thread at a
 /// time may use caches that share pages.
 template <CacheFormat Format = cache_format::Float32>

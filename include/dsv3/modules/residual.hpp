@@ -10,7 +10,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Which part of a layer a residual connection is around.
+/// The part of a layer that a residual connection goes around.
 enum class Sublayer { attention, feed_forward };
 
 /// One connection of a layer, made from (config, layer, sublayer). read(ctx, scope, stream) gives an object whose `x` [T, D] the part's

@@ -72,8 +72,8 @@ template <class ScoreFunction, class GroupScore>
 struct TopK {
   static constexpr Score kind = ScoreFunction::kind;
 
-  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked than a Choice can hold, the
-  /// groups are not of equal size, or a score is not finite: NaN fails every comparison, so the choice would hide it.
+  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked for than a Choice can hold,
+  /// the groups are not of equal size, or a score is not finite: NaN fails every comparison, so the choice would hide it.
   Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
     const auto n = static_cast<std::size_t>(config.experts);
     require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",

@@ -59,7 +59,7 @@ template <class Arch>
 inline constexpr int add_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // vectors of columns in a tile: what registers hold
 template <class Arch>
 inline constexpr Index add_columns = simd::width<Arch>* add_vectors<Arch>;
-inline constexpr Index add_depth = 128;  // rows of B in a block, which [add_depth, add_columns] stays in L1
+inline constexpr Index add_depth = 128;  // rows of B in a block; [add_depth, add_columns] floats stay in L1
 
 /// Scales of a block of the sum: of A's rows and of B's columns. Null: no scales, the sum continues from C.
 struct BlockScales {
