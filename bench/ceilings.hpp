@@ -1,4 +1,4 @@
-// What the machine can do at best, measured in the same process as the work that is held against it.
+// Ceilings: the machine's best rates, measured in the same process as the work that is compared with them.
 #pragma once
 
 #include <chrono>
@@ -45,7 +45,8 @@ inline double read_rate(dsv3::Context& ctx, std::span<const std::uint8_t> bytes)
   return static_cast<double>(pieces * piece) / time;
 }
 
-/// Runs work(repetitions), of `flop` operations a repetition, on every worker at once; operations a second of all together.
+/// Runs work(repetitions), with `flop` operations per repetition, on every worker at once. Returns the operations per second of all workers
+/// together.
 template <class Work>
 double rate_of_all(dsv3::Context& ctx, double flop, Work&& work) {
   constexpr Index repetitions = 1 << 20;
@@ -69,7 +70,7 @@ inline double fma_peak(dsv3::Context& ctx) {
   });
 }
 
-/// bf16 dot products in vector registers, FLOP/s; 0 where the build has none.
+/// bf16 dot products in vector registers, FLOP/s; 0 if the build has none.
 inline double bf16_dot_peak([[maybe_unused]] dsv3::Context& ctx) {
 #ifdef __AVX512BF16__
   constexpr int chains = 12;
@@ -78,7 +79,7 @@ inline double bf16_dot_peak([[maybe_unused]] dsv3::Context& ctx) {
     const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
     dsv3::simd::unroll<chains>([&](auto j) __attribute__((always_inline)) {
       sum[j] = _mm512_set1_ps(static_cast<float>(j()));
-    });  // equal chains would be one to the compiler
+    });  // the compiler would merge equal chains
     for (Index i = 0; i < n; ++i)
       dsv3::simd::unroll<chains>([&](auto j) __attribute__((always_inline)) { sum[j] = _mm512_dpbf16_ps(sum[j], ones, ones); });
     for (int j = 1; j < chains; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
@@ -89,7 +90,7 @@ inline double bf16_dot_peak([[maybe_unused]] dsv3::Context& ctx) {
 #endif
 }
 
-/// AMX bf16 products of tiles in registers, FLOP/s; 0 where build or machine have none.
+/// AMX bf16 products of tiles in registers, FLOP/s; 0 if build or machine have none.
 inline double amx_peak([[maybe_unused]] dsv3::Context& ctx) {
 #ifdef DSV3_HAS_AMX
   if (!dsv3::amx::ready()) return 0;
@@ -107,13 +108,13 @@ inline double amx_peak([[maybe_unused]] dsv3::Context& ctx) {
 #endif
 }
 
-/// A rate of arithmetic, FLOP/s, and what forms it.
+/// A rate of arithmetic in FLOP/s, and the units that reach it.
 struct Peak {
   double rate;
   const char* name;
 };
 
-/// The ceiling of products of bf16: the fastest arithmetic for them that build and machine have.
+/// The ceiling of bf16 products: the fastest arithmetic for them that build and machine have.
 inline Peak bf16_peak(dsv3::Context& ctx) {
   if (const double amx = amx_peak(ctx); amx > 0) return {amx, "AMX"};
   const double dot = bf16_dot_peak(ctx), fma = fma_peak(ctx);

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What dsv3 costs the compiler, as Markdown on stdout: sh bench/compile_time.sh
+# Compile times of dsv3, as Markdown on stdout: sh bench/compile_time.sh
 #
-# Processor time, so that other work on the machine matters little; the least of RUNS (1) runs. CXX and CXXFLAGS choose compiler and flags.
+# Processor time, so that other work on the machine matters little: the minimum of RUNS (1) runs. CXX and CXXFLAGS choose compiler and flags.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -28,7 +28,7 @@ parse() {
   printf '| %s | %.2f |\n' "$1" "$(least "$compiler" -std=c++20 $flags -fopenmp $includes -fsyntax-only "$work/header.cpp")"
 }
 
-# program NAME FILE: a row with the time to compile it and the size of what comes out.
+# program NAME FILE: a row with the time to compile it and the size of the object file.
 program() {
   time=$(least "$compiler" -std=c++20 $flags -fopenmp $includes -c "$2" -o "$work/object.o")
   printf '| %s | %.2f | %d |\n' "$1" "$time" "$(($(wc -c <"$work/object.o") / 1000))"

@@ -1,4 +1,4 @@
-// dsv3-bench: how fast a model of a published shape runs here, held against what the machine can do in the same minute.
+// dsv3-bench: speed of a model of a published shape, compared with the machine's ceilings, measured in the same minute.
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -50,7 +50,7 @@ struct Stopwatch {
   void record(point::Experts, Index, ConstMatrixView<int> chosen) { experts.emplace_back(chosen.data(), chosen.data() + chosen.size()); }
 };
 
-/// What the first two layers add to each token, and the experts that it goes to there.
+/// Outputs of attention and feed-forward in the first two layers for each token, and the experts that it is routed to there.
 struct FirstLayers {
   std::map<std::string, std::vector<Vector<float>>> rows;
   std::array<std::vector<std::set<int>>, 2> experts;
@@ -66,7 +66,7 @@ struct FirstLayers {
   }
 };
 
-/// Bytes of weights that a pass reads: all but the routed experts, and of those the chosen ones; embedding rows of its own tokens only.
+/// Bytes of weights that a pass reads: all weights except the routed experts that no token chose and the embedding rows of other tokens.
 template <class P>
 struct WeightBytes {
   Index always = 0, expert = 0, embedding_row = 0;
@@ -98,8 +98,8 @@ class Bench {
   Bench(const Config& config, bench::StorageKind storage, Context& ctx)
       : ctx_(ctx), model_(config), memory_(bench::fill_model(ctx, model_, storage)), bytes_(model_) {}
 
-  /// The first layers' outputs, computed as a prompt (expanded, in bf16 if the policy says so) and token by token (absorbed, in float32):
-  /// two ways through the library that share neither kernels nor order.
+  /// Compares the first layers' outputs computed as a prompt (expanded, in bf16 if the policy says so) and token by token (absorbed, in
+  /// float32): two paths through the library that share neither kernels nor order of sums.
   void check() {
     const Index tokens = 24;
     const auto ids = random_ids(tokens);
@@ -108,14 +108,14 @@ class Bench {
     FirstLayers prompt, steps;
     add(whole, ids, h, prompt);
     for (Index t = 0; t < tokens; ++t) add(stepwise, std::span(ids).subspan(static_cast<std::size_t>(t), 1), h, steps);
-    // Rounding activations moves a product by 2^-9 of its size; the products of a layer follow one another.
+    // Rounding activations changes a product by 2^-9 of its size, and a layer is a chain of products.
     const double bound = in_bf16<typename P::Compute>(tokens) ? 16 * 0x1p-9 : 1e-4;
     for (const char* what : {"0.attn", "0.mlp", "1.attn", "1.mlp"}) {
       double difference = 0, size = 0;
       for (std::size_t t = 0; t < prompt.rows[what].size(); ++t) {
         const auto layer = static_cast<std::size_t>(what[0] - '0');
         if (t < prompt.experts[layer].size() && prompt.experts[layer][t] != steps.experts[layer][t])
-          continue;  // scores of two experts that nearly tie
+          continue;  // the scores of two experts nearly tie
         const auto &a = prompt.rows[what][t], &b = steps.rows[what][t];
         difference += (a - b).squaredNorm();
         size += b.squaredNorm();
@@ -146,7 +146,7 @@ class Bench {
         add(cache, ids, h, watch);
         model_.logits(ctx_, view(h).slice(tokens - 1, 1), view(logits));
       }));
-      if (run == 0) times.clear();  // the first run makes room for scratch
+      if (run == 0) times.clear();  // the first run allocates scratch memory
     }
     const double time = median(times), flop = prefill_flop(tokens);
     nlohmann::json r = {{"prefill_tokens", tokens},
@@ -256,14 +256,14 @@ class Bench {
     cache.advance(depth);
   }
 
-  /// Another quarter of a GiB of the weights each time.
+  /// A different quarter of a GiB of the weights for each i, cyclically.
   std::span<const std::uint8_t> sample(Index i) const {
     const auto all = memory_->used();
     const std::size_t size = std::min(all.size(), std::size_t{1} << 28), places = all.size() / size;
     return all.subspan(static_cast<std::size_t>(i) % places * size, size);
   }
 
-  /// 2 FLOP for every weight that acts on a token, and those of attention in expanded form.
+  /// FLOP of a prefill: 2 per token and active weight, plus attention in expanded form.
   double prefill_flop(Index tokens) const {
     const Config& c = model_.config();
     const double t = static_cast<double>(tokens);
@@ -273,7 +273,7 @@ class Bench {
     return 2 * t * (static_cast<double>(count_parameters(model_).active) - head) + 2 * head + t * t * attention;
   }
 
-  /// The same of a step, attention in absorbed form.
+  /// FLOP of a decoding step, with attention in absorbed form.
   double decode_flop(Index tokens, Index depth) const {
     const Config& c = model_.config();
     const Index attention = c.num_hidden_layers * c.num_attention_heads * (2 * c.kv_lora_rank + c.qk_rope_head_dim);

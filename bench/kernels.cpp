@@ -1,8 +1,8 @@
 // dsv3-bench-kernels: single kernels, each checked against plain double-precision arithmetic, then timed in alternation with the ceilings
-// of the machine: reading rate of memory that is as cold as the kernel's own, multiply-adds in registers.
+// of the machine: the read rate of memory as cold as the kernel's own, and multiply-adds in registers.
 //
-// Counters: median_us, GB/s of what a kernel must touch, GFLOP/s, the ceilings in the same units, and fraction: the time that the
-// binding ceiling (the label) allows, over the time taken; median over iterations.
+// Counters: median_us, GB/s of what a kernel must touch, GFLOP/s, the ceilings in the same units, and fraction: the least time by the
+// binding ceiling (the label) over the time taken. All are medians over iterations.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -20,8 +20,8 @@ using Bytes = std::span<const std::uint8_t>;
 
 enum class Unit { fma, bf16 };
 
-/// A kernel to time: run(i) for iteration i does `repetitions` times `bytes` and `flop` of work; before it, the reading of memory(i) is
-/// timed.
+/// A kernel to time: iteration i first times the reading of memory(i), then runs run(i) `repetitions` times. Each run does `bytes` and
+/// `flop` of work.
 struct Work {
   double bytes, flop;
   Unit unit;
@@ -100,7 +100,7 @@ Matrix<float> random_matrix(Index rows, Index cols, std::uint64_t seed) {
   return m;
 }
 
-/// FP8 matrices cut from 4 GiB of random codes, more than any cache holds, one behind the other.
+/// FP8 matrices cut one after the other from 4 GiB of random codes, more than any cache holds.
 class Pool {
  public:
   explicit Pool(Context& ctx) : memory_(size) {
@@ -111,12 +111,12 @@ class Pool {
   Weights matrix(Index i, Index rows, Index cols) const {
     return {piece(i, rows * cols).data(), rows, cols, cols, scales_.data(), (cols + 127) / 128, 0};
   }
-  /// The i-th piece of `bytes` bytes, around and around.
+  /// The i-th piece of `bytes` bytes, cyclically.
   Bytes piece(Index i, Index bytes) const {
     const Index places = static_cast<Index>(size) / bytes;
     return {codes_ + i % places * bytes, static_cast<std::size_t>(bytes)};
   }
-  /// As many bytes as the i-th piece, on the opposite side of the pool: as cold as the piece.
+  /// The piece half a pool away from the i-th: as many bytes, and as cold.
   Bytes opposite(Index i, Index bytes) const { return piece(i + static_cast<Index>(size) / bytes / 2, bytes); }
   float* floats() const { return reinterpret_cast<float*>(codes_); }
 
@@ -131,8 +131,8 @@ double stored_bytes(Index rows, Index cols) {
   return static_cast<double>(rows * cols) + 4.0 * static_cast<double>((rows + 127) / 128 * ((cols + 127) / 128));
 }
 
-/// Some elements of y = x W^T. Sums are formed in blocks of 128: no term passes more than 128 + K / 128 additions, each off by 2^-24;
-/// `input_error` is what rounding does to an element of x.
+/// Checks some elements of y = x W^T. Sums are formed in blocks of 128, so a term passes at most 128 + K / 128 additions, each with a
+/// relative error of 2^-24. `input_error` is the relative error of rounding x.
 void check_product(ConstMatrixView<float> x, const Weights& w, ConstMatrixView<float> y, double input_error, const char* what) {
   for (Index t = 0; t < x.rows(); t += std::max(Index{1}, x.rows() / 4))
     for (Index n = 0; n < w.rows; n += 97) {
@@ -213,7 +213,7 @@ void prefill_product(benchmark::State& state, Context& ctx, const Pool& pool) {
            [&](Index i) { return pool.opposite(i, n * k); }});
 }
 
-/// One new token over a latent cache of 4096: all heads of a layer, shared among the workers as modules/mla.hpp does.
+/// One new token over a latent cache of 4096: all heads of a layer, split among the workers as in modules/mla.hpp.
 void absorbed_attention(benchmark::State& state, Context& ctx, const Pool& pool) {
   constexpr Index rank = 512, rope_dim = 64, width = rank + rope_dim, depth = 4096, layers = 64;
   const Index heads = state.range(0), tile = std::clamp(heads / ctx.workers() / 4 * 4, Index{4}, kernels::attention_tile),
@@ -279,7 +279,7 @@ void tiled_attention(benchmark::State& state, Context& ctx, const Pool& pool) {
                         static_cast<double>(heads.scale);
     p = (p.array() - p.maxCoeff()).exp();
     const Eigen::RowVectorXd expected = p.transpose() / p.sum() * keys.leftCols(heads.rank).cast<double>();
-    // Weights that sum up to 1 are rounded to 8 bits; values lie in (-1, 1).
+    // Softmax weights, which sum to 1, are rounded to 8 bits; values lie in (-1, 1).
     for (Index i = 0; i < heads.rank; ++i) expect(out(0, h * heads.rank + i), expected[i], 0x1p-8 + 5e-5, "tiled attention");
   }
   const Index bytes = depth * width * 2;
@@ -300,7 +300,7 @@ void on_rows(benchmark::State& state, Context& ctx, ConstMatrixView<float> x, do
            single ? 1000 : 1});
 }
 
-constexpr Index warm_rows = 512;  // of 2048 floats: what the rate of reading from cache is measured on
+constexpr Index warm_rows = 512;  // rows of 2048 floats, on which the read rate of the cache is measured
 
 void rms_norm(benchmark::State& state, Context& ctx, const Pool&) {
   const Index rows = state.range(0), width = 2048;

@@ -25,7 +25,7 @@ constexpr const char* usage =
 
 constexpr int runs = 61;
 
-// Operands of both lie in a workspace, as a model's do: in huge pages, at the beginning of a cache line.
+// Operands of both lie in a workspace, like a model's: in huge pages, aligned to cache lines.
 std::uint16_t* to_bf16(Workspace::Scope& scope, ConstMatrixView<float> m) {
   auto codes = scope.matrix<std::uint16_t>(m.rows(), m.cols());
   for (Index i = 0; i < m.rows(); ++i)
@@ -82,7 +82,7 @@ nlohmann::json compare(Context& ctx, Index rows, Index n, Index k) {
   for (Index t = 0; t < rows; t += rows / 4)
     for (Index i = 0; i < n; i += 97) {
       const Eigen::ArrayXd terms = x.row(t).cast<double>().array() * values.row(i).cast<double>().array();
-      // Both round x to bf16, oneDNN the weights as well: 2^-9 of a term each; sums of K terms in float32.
+      // Error bounds: both round x to bf16, oneDNN also the weights, each by 2^-9 of a term; both sum K terms in float32.
       const double size = terms.abs().sum(), sums = static_cast<double>(k) * 0x1p-24;
       require(std::abs(y(t, i) - terms.sum()) <= size * (0x1p-9 + sums), "dsv3: wrong result in row ", t, ", column ", i);
       require(std::abs(other(t, i) - terms.sum()) <= size * (0x1p-8 + 0x1p-18 + sums), "oneDNN: wrong result in row ", t, ", column ", i);

@@ -1,4 +1,4 @@
-// A model of a preset's shape with random weights: speed does not depend on what the weights say.
+// A model of a preset's shape with random weights: speed does not depend on the weights' values.
 #pragma once
 
 #include <sys/mman.h>
@@ -15,7 +15,7 @@ using dsv3::Index;
 
 enum class StorageKind { fp8, bf16 };
 
-/// Anonymous memory in huge pages where the system gives them; touched first by the threads of the context it is filled on.
+/// Anonymous memory, in huge pages if the system provides them. Its pages are first touched by the threads of the context that fills it.
 class Memory {
  public:
   explicit Memory(std::size_t bytes) : bytes_(bytes) {
@@ -28,7 +28,7 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  /// The next `n` bytes, at an offset that no page begins at, as tensors lie in a file.
+  /// The next `n` bytes, aligned to 64 bytes but not to pages, like tensors in a file.
   std::uint8_t* take(std::size_t n) {
     dsv3::require(used_ + n <= bytes_, "random model: ", bytes_, " bytes are not enough");
     std::uint8_t* p = data_ + used_;
@@ -42,7 +42,7 @@ class Memory {
   std::size_t bytes_, used_ = 0;
 };
 
-/// Eight random bytes at a time: pattern(random bits).
+/// Fills p with pattern(random bits), eight bytes at a time.
 template <class Pattern>
 void fill(dsv3::Context& ctx, std::uint8_t* p, Index bytes, std::uint64_t seed, Pattern&& pattern) {
   constexpr Index piece = Index{1} << 20;
@@ -88,7 +88,7 @@ std::shared_ptr<const Memory> fill_model(dsv3::Context& ctx, dsv3::Model<P>& mod
         fill(ctx, codes, n, seed, [](std::uint64_t bits) { return bits & 0xf7f7f7f7f7f7f7f7u; });  // no NaN; one in eight is subnormal
         const Index block_rows = (parameter.rows + 127) / 128, block_cols = (parameter.cols + 127) / 128;
         auto* scales = reinterpret_cast<float*>(memory->take(static_cast<std::size_t>(block_rows * block_cols) * 4));
-        std::fill_n(scales, block_rows * block_cols, 3e-4f);  // a deviation of about 0.02
+        std::fill_n(scales, block_rows * block_cols, 3e-4f);  // a standard deviation of about 0.02
         parameter.view = dsv3::Fp8Block<128, 128>::View{codes, parameter.rows, parameter.cols, parameter.cols, scales, block_cols, 0};
       } else {
         auto* data = memory->take(static_cast<std::size_t>(n) * 2);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from roofline import svg
 
-# What ik_llama.cpp (August 2026, Q8_0, its best flags) reached on a machine of the kind that the targets were set on, and AMX peak there.
+# ik_llama.cpp's prefill in tokens/s (August 2026, Q8_0, its best flags) and AMX peak in GFLOP/s, on the kind of machine that the targets were set on.
 PEER_PREFILL, PEER_PEAK = 55, 5095
 FLAGS = "avx2 fma f16c avx512f avx512bw avx512vl avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8".split()
 
@@ -50,13 +50,13 @@ amx = base["peak"] == "AMX"
 
 
 def read_units(m):
-    """A step's time in bytes that could have been read meanwhile, so that runs of different minutes compare."""
+    """A step's time as the bytes that could have been read in it, so that runs of different minutes are comparable."""
     return m["decode_seconds_per_step"] * m["read_ceiling_gb_s"] * 1e9
 
 
 def moe_layer(m):
-    """Attention, router and experts of DeepSeek-V3's layer: bytes, seconds, fraction of the read ceiling, from the breakdown of a model that
-    has no other layer. Reading cannot be slower than the head's product, which streams its weights in the same steps."""
+    """Attention, router and experts of DeepSeek-V3's layer: bytes, seconds, fraction of the read ceiling, and that ceiling, from the breakdown of a
+    model that has no other layer. The ceiling is at least the rate of the head's product, which streams its weights in the same steps."""
     fp8 = lambda n, k: n * k + 4 * -(-n // 128) * -(-k // 128)
     attention = fp8(1536, 7168) + fp8(24576, 1536) + fp8(576, 7168) + fp8(32768, 512) + fp8(7168, 16384)
     bytes_read = attention + 9 * (2 * fp8(2048, 7168) + fp8(7168, 2048)) + 2 * 256 * 7168
@@ -121,7 +121,7 @@ def targets():
 
 
 def small_kernels():
-    """Milliseconds of Moonlight's 27 layers, 26 of them sparse, from the times of single rows, and their share of a step."""
+    """Milliseconds of the small kernels in Moonlight's 27 layers, 26 of them sparse, from times of single rows, and their share of a step."""
     us = lambda *key: kernels[key]["median_us"]
     time = 27 * (2.25 * us("rms_norm_2048", "1") + us("rope_17x64", "1"))
     time += 26 * (us("router", "1", "64") + 8 * us("swiglu_1408", "1") + us("combine_6x2048", "1")) + 8 * us("swiglu_1408", "1")
@@ -197,24 +197,24 @@ def text():
     parts = [f"""# Performance
 
 <!-- Written by bench/report.sh. Do not edit. -->
-`sh bench/report.sh` built, ran and wrote all of this on one machine; its parts, kernels and models, can run apart. Weights are random; speed
-does not depend on them. Figures are medians, but for the breakdowns: means of a decode, the last run of a prefill. Every ceiling was measured
-in the same process, in alternation with the work. A shared machine drifts by tens of percent within minutes, so that only fractions of a
-ceiling and ratios to a peer mean anything elsewhere.
+`sh bench/report.sh` built and ran everything on this page on one machine; its parts, kernels and models, can run separately. Weights are random;
+speed does not depend on them. Figures are medians, except the breakdowns: means for decoding, the last run for prefill. Every ceiling was
+measured in the same process, in alternation with the work. A shared machine drifts by tens of percent within minutes, so only fractions of a
+ceiling and ratios to a peer carry over to other machines.
 
 {machine()}
 ## Targets
 
 {targets()}
-Ratios between model runs are of times multiplied by the read ceiling of their own run, all in one process."""]
-    parts.append("""The prefill target is 3.5 times what ik_llama.cpp (August 2026, Q8_0, its best flags) reached in relation to AMX peak on a similar machine:
-55 tokens/s at 5,095 GFLOP/s.""" if amx else "This machine has no AMX: prefill is held against " + base["peak"] + " peak.")
+Ratios between model runs compare times multiplied by the read ceiling of their own run, all in one process."""]
+    parts.append("""The prefill target is 3.5 times what ik_llama.cpp (August 2026, Q8_0, its best flags) reached on a similar machine, relative to AMX peak:
+55 tokens/s at 5,095 GFLOP/s.""" if amx else "This machine has no AMX: prefill is compared with " + base["peak"] + " peak.")
     parts.append(f"""
 ![Roofline]({kind()}.svg)
 
 ## Whole models
 
-Bytes count every weight that a step reads (of routed experts the chosen ones) and the cache. A prompt is bound by memory if reading its
+Bytes count the cache and every weight that a step reads (of routed experts, only the chosen ones). A prompt is memory-bound if reading its
 weights once would take longer than its arithmetic at peak. More than 100% of reading means that the ceiling of that run was measured too
 low.{f" Not finished, and so left out: {', '.join(missing)}." if missing else ""}
 
@@ -229,20 +229,20 @@ Columns are the runs above. "feed-forward" holds experts, gather and combination
     if "v3_moe" in models:
         bytes_read, time, value, ceiling = moe_layer(models["v3_moe"])
         parts.append(f"""DeepSeek-V3's MoE layer, from run v3_moe, whose model has no other layer: {bytes_read * 1e-6:.0f} MB of weights in
-{time * 1e3:.2f} ms, {percent(value)} of {ceiling * 1e-9:.1f} GB/s. The head is left out: it would count for most of so small a model. That ceiling is
+{time * 1e3:.2f} ms, {percent(value)} of {ceiling * 1e-9:.1f} GB/s. The head is left out, because it would dominate so small a model. That ceiling is
 the run's read rate or the rate at which the head's weights were streamed in the same steps, whichever is higher.
 """)
     parts.append(f"""## Kernels
 
 `build/report/bin/dsv3-bench-kernels`: each kernel is checked against double precision, then timed. Products, experts and attention stream
-4 GiB or the caches of 64 layers, never what was just used, and their ceiling is reading other parts of the same memory. The others work on
-activations in cache: their ceiling is reading those, for a single row (repeated) with one thread.
+4 GiB or the caches of 64 layers, so their data is never in cache; their ceiling is reading other parts of the same memory. The other kernels
+work on activations in cache; their ceiling is reading these, with one thread for a single row (which is repeated).
 `experts` is the feed-forward part of a Moonlight layer (six experts of 1408 and the shared one), `absorbed_attention_4096` one token over a
-latent cache, with the heads of Moonlight (16) and of DeepSeek-V3 (128); `tiled_attention_4096` the same by bf16 tiles over a cache in bf16.
+latent cache, with the heads of Moonlight (16) and of DeepSeek-V3 (128); `tiled_attention_4096` the same in bf16 tiles over a cache in bf16.
 
 {kernel_table(kernels)}
-From some number of rows on, decode products are bound by arithmetic in float32, not by memory. The router compares and branches; no
-ceiling of this table says what it could reach.
+With enough rows, decode products are bound by float32 arithmetic, not by memory. The router compares and branches, so no ceiling of this
+table says what it could reach.
 """)
     if avx2:
         parts.append(f"""The same built with `-march=x86-64-v3` (AVX2 and FMA, no AVX-512), `build/report/avx2/bin/dsv3-bench-kernels`:
@@ -253,7 +253,7 @@ ceiling of this table says what it could reach.
 `build/report/bin/dsv3-bench-onednn`: both in alternation, on as many OpenMP threads. oneDNN is not handicapped: its weights are bf16, twice
 the bytes, packed beforehand in the layout it prefers, and its activations bf16 beforehand. dsv3 takes FP8 codes as they lie in the
 checkpoint, and rounds and packs float32 activations within its time. Weights of both stay in cache. Activations and results of both lie in
-huge pages and begin at a cache line, as a model's do.
+huge pages and are aligned to cache lines, as in a model.
 
 {onednn_table()}""")
     parts += [curve_table(), training_table()]
@@ -261,7 +261,7 @@ huge pages and begin at a cache line, as a model's do.
 
 
 def curve_table():
-    """Tokens a second of batches and of prompts, six layers of Moonlight."""
+    """Tokens per second of batches and of prompts, for six layers of Moonlight."""
     batches = {n: m for n in (1, 2, 4, 8, 16, 17, 32, 64, 128) if (m := load(f"batch_{n}"))}
     prompts = {n: m for n in (16, 17, 32, 64, 128, 256, 512, 1024) if (m := load(f"prompt_{n}"))}
     if not batches or not prompts:
@@ -270,10 +270,10 @@ def curve_table():
     one = total[1]
     return f"""## From one row to many
 
-Six layers of Moonlight, `Fast`. Sequences decoded together, tokens a second of all, and in times of one alone:
+Six layers of Moonlight, `Fast`. Sequences decoded together: tokens per second of all, and as a multiple of one sequence alone:
 
 {table(["sequences", *map(str, total)], [["tokens/s", *(f"{t:.0f}" for t in total.values())], ["x 1", *(f"{t / one:.2f}" for t in total.values())]])}
-Prompts, tokens a second, and of the arithmetic peak of that run:
+Prompts: tokens per second, and the fraction of that run's arithmetic peak:
 
 {table(["tokens", *map(str, prompts)], [["tokens/s", *(f"{m['prefill_tokens_per_s']:.0f}" for m in prompts.values())],
        [base["peak"], *(percent(m["prefill_gflop_s"] / m["peak_gflop_s"]) for m in prompts.values())]])}
@@ -299,7 +299,7 @@ def training_table():
         return ""
     return f"""## Training
 
-`build/report/bin/dsv3-bench-training`, a step with everything in it. `small` is the embedded model's configuration, 16 rows of 192 tokens; `moonlight` two layers
+`build/report/bin/dsv3-bench-training` times whole steps. `small` is the embedded model's configuration, 16 rows of 192 tokens; `moonlight` two layers
 at Moonlight's true width, one dense and one sparse, vocabulary 8,192, 1,024 tokens. Needed: weights, gradients and both moments.
 
 {table(["case", "arithmetic", "threads", "s a step", "tokens/s", "GFLOP/s", "of the peak", "needed, GB", "largest resident set, GB"], rows)}"""
@@ -322,8 +322,8 @@ def index():
     return f"""# Performance
 
 <!-- Written by bench/report.sh. Do not edit. -->
-A page for each kind of processor that `sh bench/report.sh` has run on. Figures of one page compare with each other; those of two pages are of different
-machines.
+A page for each kind of processor that `sh bench/report.sh` has run on. Figures on one page are comparable with each other; those on two pages are
+from different machines.
 
 {table(["processor", "measured"], rows)}"""
 

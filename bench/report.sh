@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the benchmarks for this machine, runs them (about ten minutes; nothing else should run) and writes the page of its kind of processor
-# under docs/performance, and the list of pages, docs/performance.md: sh bench/report.sh. An argument does one part only: build, kernels,
-# models, curves, training, write.
+# Builds the benchmarks for this machine, runs them (about ten minutes; nothing else should run), writes the page of its kind of processor
+# under docs/performance, and updates the list of pages, docs/performance.md: sh bench/report.sh. An argument runs one part only: build,
+# kernels, models, curves, training, write.
 # DSV3_REPORT_BUILD: the build folder (build/report).
 set -eu
 . "$(dirname -- "$0")/../cmake/setup.sh"
@@ -26,7 +26,7 @@ build() {
   fi
 }
 
-# model NAME ARGUMENT...: a run of dsv3-bench. One that the machine has no room for fails; the report leaves it out.
+# model NAME ARGUMENT...: one run of dsv3-bench. A run that does not fit into memory fails, and the report leaves it out.
 model() {
   name=$1
   shift
@@ -68,7 +68,7 @@ models() {
   model bf16 --preset moonlight-16b --layers 6 --storage bf16 --prompt 512 --decode 24
 }
 
-# How throughput grows with the sequences that are decoded together, and with the length of a prompt.
+# How throughput grows with the number of sequences decoded together, and with the length of a prompt.
 curves() {
   mkdir -p "$results"
   wanted="  "

@@ -1,4 +1,4 @@
-"""The roofline of a machine and points below it, as SVG: no packages."""
+"""The roofline of a machine and points below it, as SVG; needs no packages."""
 
 from html import escape
 from math import ceil, floor, log10

@@ -1,4 +1,4 @@
-// dsv3-bench-training: seconds of a training step beside the processor's peak, and memory beside what a trainer cannot avoid.
+// dsv3-bench-training: time of a training step against the processor's peak, and its memory against the least that a trainer needs.
 #include <sys/resource.h>
 
 #include <cstdio>

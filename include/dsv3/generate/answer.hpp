@@ -1,7 +1,7 @@
-// Floor 6. An answer in the making: its text, drafts of what follows, and the decision which drafts stand.
+// Floor 6. An answer while it is generated: its text, the drafted tokens after it, and the decision which drafts to accept.
 //
 // Knows logits but no model. Speculative sampling is that of Leviathan et al., "Fast inference from transformers via speculative decoding",
-// 2023: whatever proposes drafts, the text has the distribution that it has without drafts.
+// 2023: whatever proposes drafts, the text's distribution is the same as without drafts.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +14,10 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// How a drafted token x is judged, p being the model's distribution after all processors and q the draft's. At temperature 0 both ways
-/// give the plain text.
-///   rejection:   x stands with probability min(1, p(x) / q(x)); otherwise the token is drawn from max(p - q, 0). Accepts the most.
-///   same_choice: the token is the one that is drawn without drafts; x stands if it is the same. Accepts less, but a seed's text is the
+/// How a drafted token x is accepted. p is the model's distribution after all processors, q the draft's. At temperature 0 both ways give
+/// the same text as without drafts.
+///   rejection:   x is accepted with probability min(1, p(x) / q(x)), else a token is drawn from max(p - q, 0). Accepts the most.
+///   same_choice: the token is drawn as without drafts; x is accepted if it is the same. Accepts less, but a seed's text is the
 ///                same with and without speculation.
 enum class Verification { rejection, same_choice };
 
@@ -54,10 +54,10 @@ class Answer {
   /// Prompt and answer so far.
   std::span<const int> ids() const { return std::span(ids_).first(static_cast<std::size_t>(known_)); }
   Index size() const { return known_; }
-  /// The same with drafts behind.
+  /// The same, followed by the drafts.
   std::span<const int> ids_and_drafts() const { return ids_; }
   Index drafts() const { return static_cast<Index>(ids_.size()) - known_; }
-  /// Tokens that may still come.
+  /// Tokens that may still be generated.
   Index left() const { return limit_ - stats_.new_tokens; }
   /// Whether the logits after the token at `position` are to be given to report_prompt().
   bool reports_prompt(Index position = 0) const {
@@ -80,7 +80,7 @@ class Answer {
     auto& q = draft_distribution(drafts());
     try {
       pipeline_.distribution(text(ids_.size()), logits, q);
-    } catch (const Error&) {  // constraints that leave nothing are a fault of the answer only if it comes so far
+    } catch (const Error&) {  // constraints that leave no token are an error only if the answer gets there
       return false;
     }
     const Index token = static_cast<Index>(ids_.size()) - stats_.prompt_tokens;
@@ -89,16 +89,16 @@ class Answer {
     return !is_stop(ids_.back());
   }
 
-  /// logits [n, S] after the prompt's tokens from `begin` on: reports the tokens that follow them there, and first of all the first one.
-  /// Throws: what callbacks throw; the answer must not be continued then.
+  /// logits [n, S] after the prompt's tokens from `begin` on: reports the prompt tokens that follow these, and before them, if `begin` is
+  /// 0, the first prompt token, which has no logits. Throws: what callbacks throw; the answer must not be continued then.
   void report_prompt(Index begin, ConstMatrixView<float> logits) {
     if (begin == 0) report_prompt_token(0, {});
     for (Index i = 0; i < logits.rows() && begin + i + 1 < stats_.prompt_tokens && !finish_; ++i)
       report_prompt_token(begin + i + 1, {logits.row_data(i), static_cast<std::size_t>(logits.cols())});
   }
 
-  /// logits [1 + drafts, S] of the tokens after ids() and after each draft: adds the drafts that stand and the token that follows them,
-  /// and drops the other drafts. Each token is reported before the next is chosen.
+  /// logits [1 + drafts, S] of the tokens after ids() and after each draft: adds the accepted drafts and the token after them, and drops
+  /// the other drafts. Each token is reported before the next is chosen.
   /// Throws: Error if no token can be chosen, and what processors and callbacks throw; the answer must not be continued then.
   void verify(ConstMatrixView<float> logits) {
     if (left() == 0) return end(FinishReason::max_new_tokens);  // none was asked for
@@ -140,7 +140,7 @@ class Answer {
 
   int choose(std::span<const double> weights) const { return sampling::draw(weights, uniform(sampling::Draw::choice)); }
 
-  // The token in the place of a draft that was drawn from q. It may equal the draft only if the draft stands.
+  // The token in the place of the draft `proposed`, which was drawn from q. It equals the draft only if the draft is accepted.
   int judge(int proposed, std::vector<double>& q) {
     const auto x = static_cast<std::size_t>(proposed);
     if (verification_ == Verification::same_choice) return choose(p_);
@@ -156,7 +156,7 @@ class Answer {
   }
 
   void report_prompt_token(Index at, std::span<const float> logits) {
-    if (at < prompt_reported_) return;  // the sequence gave way, and its prompt is computed again
+    if (at < prompt_reported_) return;  // the sequence was preempted, and its prompt is computed again
     ++prompt_reported_;
     const int id = ids_[static_cast<std::size_t>(at)];
     Token token{id, at - stats_.prompt_tokens, token_bytes_ ? std::string(token_bytes_(id)) : std::string(), logits, {}};
@@ -164,7 +164,7 @@ class Answer {
     if (on_token_ && !on_token_(token)) end(FinishReason::cancelled);
   }
 
-  // The token at place known_ of ids_ belongs to the answer.
+  // Adds the token ids_[known_] to the answer.
   void add(int id, std::span<const float> logits) {
     if (is_stop(id)) {
       end(FinishReason::stop_token);

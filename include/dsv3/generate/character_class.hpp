@@ -1,4 +1,4 @@
-// Floor 6. Sets of Unicode characters as what their UTF-8 consists of: sequences of byte ranges.
+// Floor 6. Sets of Unicode characters, as sequences of ranges of their UTF-8 bytes.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,7 @@ inline std::vector<CharacterRange> merged(std::vector<CharacterRange> ranges) {
   return out;
 }
 
-/// All characters that are in none of the ranges, which are merged.
+/// All characters that are in none of `ranges`, which must be merged().
 inline std::vector<CharacterRange> complement(const std::vector<CharacterRange>& ranges) {
   std::vector<CharacterRange> out;
   Character next = 0;
@@ -42,7 +42,7 @@ inline std::vector<CharacterRange> complement(const std::vector<CharacterRange>&
   return out;
 }
 
-/// The UTF-8 bytes of a character, each as a range of itself.
+/// The UTF-8 bytes of a character, each as a range of one byte.
 inline std::vector<Symbol> utf8_symbols(Character c) {
   const auto byte = [](Character b) { return Symbol::range(b, b); };
   const auto rest = [&](unsigned shift) { return byte(0x80 | ((c >> shift) & 0x3F)); };
@@ -64,7 +64,7 @@ void utf8_ranges(Character low, Character high, Emit&& emit) {
       return;
     }
   if (low >= 0xD800 && high <= 0xDFFF) return;
-  // A sequence of ranges is a product: below the first byte that differs, all bytes must run through their whole range.
+  // A sequence of ranges matches all combinations of its bytes, so after the first byte that differs every byte must span its whole range.
   for (const unsigned bits : {6u, 12u, 18u}) {
     const Character below = (Character{1} << bits) - 1;
     if (low <= 0x7F || (low | below) >= high) break;

@@ -1,6 +1,6 @@
 // Floor 6. One request from its prompt to its end, with or without speculation; the text so far can be kept for the next request.
 //
-// Many requests at once are scheduler.hpp. The plain loop, without any of this, is model/generate.hpp.
+// scheduler.hpp runs many requests at once. model/generate.hpp is the plain loop without speculation.
 #pragma once
 
 #include <algorithm>
@@ -18,18 +18,18 @@ struct CachedText {
   std::vector<int> ids{};
 };
 template <SequenceCache Cache>
-CachedText(Cache) -> CachedText<Cache>;  // clang before 17 does not find it itself
+CachedText(Cache) -> CachedText<Cache>;  // clang before 17 does not deduce it
 
 struct CompleteOptions {
-  Index depth = 0;  ///< drafts for each pass, by the model's MTP modules; the last one is used again beyond their number
+  Index depth = 0;  ///< drafts per pass, by the model's MTP modules; beyond their number the last one is used again
   Verification verification = Verification::rejection;
-  Index prefill_chunk = 512;  ///< prompt tokens per forward pass: bounds scratch memory; changes no bit but under Form::automatic
+  Index prefill_chunk = 512;  ///< prompt tokens per forward pass: bounds scratch memory; changes no bit except under Form::automatic
   /// Asked before each pass; false ends the answer (FinishReason::cancelled), also while the prompt is computed.
   std::function<bool()> go_on{};
 };
 
-/// Continues request.prompt and calls on_token for each new token. `text` holds what was computed last; where the prompt begins with
-/// the same tokens it is not computed again, so that a conversation gives its whole text each time.
+/// Continues request.prompt and calls on_token for each new token. `text` holds the tokens that were computed last; a common prefix with
+/// the prompt is not computed again, so a conversation passes its whole text each time.
 /// Greedy text and its logits are bit for bit those of generate(), whatever the depth; drawn text has the same distribution
 /// (Verification). Throws: Error if the request does not fit model or cache, or values are not finite; then `text` is empty.
 template <LanguageModel M>

@@ -1,4 +1,4 @@
-// Floor 6. The distribution that processed logits stand for, and drawing from it.
+// Floor 6. Probabilities from processed logits, and drawing from them.
 #pragma once
 
 #include <algorithm>

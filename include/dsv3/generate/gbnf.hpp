@@ -1,10 +1,10 @@
-// Floor 6. GBNF, the notation for grammars that llama.cpp made common, as a Grammar.
+// Floor 6. Reads GBNF, llama.cpp's notation for grammars, into a Grammar.
 //
 //   root ::= "[" (value ("," value)*)? "]"     # comments reach to the end of the line
 //   value ::= [0-9]+ | "\"" [^"\\\n]{0,20} "\""
 //
 // Literals "..." and classes [a-z], [^a-z] with the escapes \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH; any character "."; groups;
-// * + ? {n} {n,} {n,m}; alternatives |. Leaves out token names (<think>).
+// * + ? {n} {n,} {n,m}; alternatives |. Classes may also hold \d \w \s. Token names (<think>) are not supported.
 #pragma once
 
 #include <cmath>
@@ -48,7 +48,7 @@ class GbnfParser : GbnfScanner {
  private:
   using Symbols = std::vector<Symbol>;
   static constexpr int max_depth = 100;
-  static constexpr std::size_t longest_chain = 256;  // of rules for a repetition
+  static constexpr std::size_t longest_chain = 256;  // rules in the chain of a repetition
 
   Rule rule_named(std::string_view name) {
     const auto at = rules_.find(name);
@@ -92,7 +92,7 @@ class GbnfParser : GbnfScanner {
     return {Symbol::call(rule_named(name))};
   }
 
-  /// Appends `item` to the sequence, as often as the operators behind it say.
+  /// Appends `item` to the sequence, repeated as the operators after it say.
   void repeat(Rule rule, Symbols item, Symbols& sequence) {
     while (true) {
       std::size_t least = 1;
@@ -141,7 +141,7 @@ class GbnfParser : GbnfScanner {
     return Symbol::call(made);
   }
 
-  /// Exactly n times: a few, or a sum of powers of two, each of which is twice the one before.
+  /// Exactly n times: written out for small n, else as a sum of powers of two; each power's rule calls the one before twice.
   Symbols times(Rule rule, Symbol item, std::size_t n) {
     if (n <= longest_chain) return Symbols(n, item);
     Symbols result;
@@ -150,8 +150,8 @@ class GbnfParser : GbnfScanner {
     return result;
   }
 
-  /// None to n times, in a chain: item (item (item)?)?. One for every number would be long, so that many are written as blocks of about
-  /// sqrt(n): fewer than a block, or a block and what may follow it. A text is then read in two ways at most.
+  /// Zero to n times, as a chain: item (item (item)?)?. A chain has n rules, so a large n is written in blocks of about sqrt(n) items:
+  /// fewer items than a block, or a block and then the rest. A text is then read in two ways at most.
   Symbol up_to(Rule rule, Symbol item, std::size_t n) {
     const auto chain = [&](std::size_t most) {
       Symbol more = define(rule, {{}});
@@ -208,7 +208,7 @@ class GbnfParser : GbnfScanner {
     return class_rule(negated ? complement(ranges) : ranges);
   }
 
-  /// \d, \w or \s, the characters of ASCII that they stand for; nothing if there is something else.
+  /// The ASCII characters of \d, \w or \s, if one of these comes next, else nothing.
   std::vector<CharacterRange> take_shorthand() {
     if (peek() != '\\' || at_ + 1 >= text_.size()) return {};
     std::vector<CharacterRange> ranges;
@@ -239,12 +239,12 @@ class GbnfParser : GbnfScanner {
   Grammar grammar_;
   std::map<std::string, Rule, std::less<>> rules_;
   std::map<std::vector<CharacterRange>, Rule> classes_;
-  std::set<Rule> defined_;  // of those with names
+  std::set<Rule> defined_;  // named rules that have a definition
 };
 
 }  // namespace detail
 
-/// Reads a grammar in GBNF; its rule named root is what texts must match.
+/// Reads a grammar in GBNF; texts must match its rule named root.
 /// Throws: Error naming line or rule if it is malformed, incomplete, left-recursive, too large or matches nothing.
 inline Grammar parse_gbnf(std::string_view text) { return detail::GbnfParser(text).parse(); }
 

@@ -1,6 +1,6 @@
-// Floor 6. The words of GBNF: names, numbers, characters and their escapes, with errors that name the line.
+// Floor 6. The lexer of GBNF: names, numbers, characters and their escapes, with errors that name the line.
 //
-// What they mean together is gbnf.hpp.
+// gbnf.hpp is the parser.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +11,13 @@
 
 namespace dsv3::inline DSV3_ISA::grammar::detail {
 
-/// A place in a text, moved forward by what is taken.
+/// A position in a text; every take function moves it past what it takes.
 class GbnfScanner {
  public:
   explicit GbnfScanner(std::string_view text) : text_(text) {}
 
  protected:
-  static constexpr std::size_t max_count = 100'000;  // of a repetition
+  static constexpr std::size_t max_count = 100'000;  // largest count of a repetition
 
   [[noreturn]] void wrong(std::string_view expected) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size())), '\n');

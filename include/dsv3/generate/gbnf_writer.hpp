@@ -27,7 +27,7 @@ inline std::string any_of(const std::vector<std::string>& parts) {
   return out + ")";
 }
 
-/// A grammar whose texts are the given ones.
+/// A grammar that matches exactly `texts`.
 inline std::string any_text(std::span<const std::string> texts) {
   std::string out = "root ::= ";
   for (std::size_t i = 0; i < texts.size(); ++i) out += (i == 0 ? "" : " | ") + literal(texts[i]);

@@ -1,6 +1,6 @@
-// Floor 6. Context-free grammars over bytes: the form that a matcher walks, and what makes one unfit for walking.
+// Floor 6. Context-free grammars over bytes, in the form that a matcher walks, and the check that a grammar can be walked.
 //
-// Text in GBNF becomes such a grammar in gbnf.hpp.
+// gbnf.hpp makes them from GBNF.
 #pragma once
 
 #include <algorithm>
@@ -16,13 +16,13 @@
 
 namespace dsv3::inline DSV3_ISA::grammar {
 
-/// Limits on what a grammar from elsewhere may ask for.
+/// Largest size of a grammar, which may come from an untrusted source.
 inline constexpr std::size_t max_symbols = 100'000;
 
 using Rule = std::uint32_t;
 using Position = std::uint32_t;  ///< of a symbol in Grammar
 
-/// One element of an alternative: a byte of a range, or whatever a rule matches. Alternatives are closed by `end`.
+/// One element of an alternative: one byte in a range, or anything that a rule matches. `end` terminates an alternative.
 struct Symbol {
   enum Kind : std::uint8_t { end, bytes, rule };
   Kind kind = end;
@@ -56,11 +56,11 @@ class Grammar {
     symbols_.emplace_back();
   }
 
-  /// The same for several, with beginnings that some have in common written once: a list of a thousand words is walked as one path, not as
-  /// a thousand.
+  /// The same for several alternatives, which then share common prefixes: a list of a thousand words is walked as one path, not as a
+  /// thousand.
   void add_alternatives(Rule rule, std::vector<std::vector<Symbol>> alternatives) {
     using Symbols = std::span<const Symbol>;
-    std::vector<std::pair<Rule, std::vector<Symbols>>> open;  // a stack of its own, as words may be long
+    std::vector<std::pair<Rule, std::vector<Symbols>>> open;  // no recursion, because words may be long
     open.emplace_back(rule, std::vector<Symbols>(alternatives.begin(), alternatives.end()));
     while (!open.empty()) {
       const auto [to, list] = std::move(open.back());
@@ -92,8 +92,8 @@ class Grammar {
   std::span<const Position> alternatives(Rule rule) const { return alternatives_[rule]; }
   bool is_last(Position at) const { return symbols_[at + 1].kind == Symbol::end; }
 
-  /// Ends the making: takes out alternatives that match no text (they need themselves), so that every beginning has an end.
-  /// Throws: Error if nothing is left of the root, or a rule begins with itself, so that walking it would never end.
+  /// Completes the grammar: removes alternatives that match no text (they need themselves), so that every prefix can be completed.
+  /// Throws: Error if the root matches no text, or a rule is left-recursive, so that walking it would never end.
   void finish() {
     const std::vector<char> matches = derives([](const Symbol&) { return true; });
     require(matches[root], "grammar: rule ", names_[root], " matches no text: every way of it needs itself");
@@ -106,16 +106,17 @@ class Grammar {
   }
 
  private:
-  /// Of each rule, whether an alternative consists of bytes that are good and of rules that derive. With no byte good: may be empty.
+  /// For each rule, whether it derives: one of its alternatives has only bytes with good() and rules that derive. If good() is always
+  /// false, these are the rules that match the empty text.
   template <class Good>
   std::vector<char> derives(Good&& good) const {
     struct Alternative {
       Rule rule;
-      std::size_t missing;  // rules that are not known to derive; or more than there are
+      std::size_t missing;  // rules not known to derive yet, and bytes that are not good
     };
     std::vector<char> result(rules(), 0);
     std::vector<Alternative> all;
-    std::vector<std::vector<std::size_t>> users(rules());  // alternatives that a rule stands in
+    std::vector<std::vector<std::size_t>> users(rules());  // alternatives that use a rule
     std::vector<Rule> known;
     const auto settle = [&](const Alternative& a) {
       if (a.missing > 0 || result[a.rule]) return;
@@ -143,9 +144,9 @@ class Grammar {
     return result;
   }
 
-  /// Rules that may call themselves before any byte, otherwise than as their last symbol: the stack would grow for ever.
+  /// Throws if a rule may call itself before any byte, except as the last symbol of an alternative: the stack would grow for ever.
   void check_left_recursion(const std::vector<char>& empty) const {
-    std::vector<std::vector<Rule>> first(rules());  // rules that one may begin with
+    std::vector<std::vector<Rule>> first(rules());  // rules that a rule may begin with
     for (Rule r = 0; r < rules(); ++r)
       for (Position at : alternatives_[r])
         for (; symbols_[at].kind == Symbol::rule; ++at) {
@@ -163,7 +164,7 @@ class Grammar {
         }
   }
 
-  /// The strongly connected component of each node (Tarjan's algorithm with its own stack, as chains of rules may be long).
+  /// The strongly connected component of each node (Tarjan's algorithm with an explicit stack, because chains of rules may be long).
   static std::vector<std::uint32_t> components(const std::vector<std::vector<Rule>>& edges) {
     constexpr std::uint32_t none = ~std::uint32_t{0};
     const std::size_t n = edges.size();

@@ -1,6 +1,6 @@
-// Floor 6. A grammar as a token mask: of the vocabulary, the tokens whose bytes the grammar allows next.
+// Floor 6. A grammar as a token mask: it allows the tokens whose bytes the grammar allows next.
 //
-// Leaves out where tokens' bytes come from: any function of the id will do.
+// Any function of a token's id may supply its bytes.
 #pragma once
 
 #include <algorithm>
@@ -16,13 +16,13 @@
 
 namespace dsv3::inline DSV3_ISA::grammar {
 
-/// The texts of a vocabulary in an order in which each shares as much as possible with the one before.
+/// The texts of a vocabulary, sorted, so that each shares as long a prefix as possible with the one before.
 class TokenTexts {
  public:
   struct Token {
     std::string text;
     int id;
-    std::size_t shared;  ///< bytes that it begins with like the token before
+    std::size_t shared;  ///< length of the prefix shared with the token before
   };
 
   /// text_of(id) for ids in [0, count) is the token's bytes; empty for tokens that a grammar must never allow, such as control tokens.
@@ -55,13 +55,13 @@ class TokenTexts {
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Allows answers that the grammar matches, and only those, but for answers that are cut short.
+/// Allows only answers that the grammar matches, apart from answers that are cut short.
 ///
-/// Copies share the automaton and the vocabulary: they may serve many sequences, of one thread.
+/// Copies share the automaton and the vocabulary: they may serve many sequences, but only on one thread.
 class GrammarMask {
  public:
-  /// `stop_ids` end an answer and are allowed where the grammar allows an end. With `after`, the grammar holds from behind the first such
-  /// token of the answer on (the end of its reasoning); until then everything is allowed but an end.
+  /// `stop_ids` end an answer and are allowed where the grammar allows an end. With `after`, the grammar applies after the first such token
+  /// of the answer (the end of its reasoning); until then every token except `stop_ids` is allowed.
   GrammarMask(std::shared_ptr<const grammar::TokenTexts> texts, grammar::Grammar g, std::vector<int> stop_ids,
               std::optional<int> after = {})
       : texts_(std::move(texts)),
@@ -69,7 +69,7 @@ class GrammarMask {
         stop_ids_(std::move(stop_ids)),
         after_(after) {}
 
-  /// A text that already departs from the grammar (it ends in a draft that will be rejected) is left unconstrained.
+  /// Leaves a text that already departs from the grammar unconstrained: it ends in a draft that will be rejected.
   /// Throws: as grammar::Matcher::next().
   void operator()(const TextSoFar& text, std::span<std::uint8_t> allowed) {
     std::span<const int> ids = text.generated();
@@ -87,14 +87,14 @@ class GrammarMask {
 
  private:
   using State = grammar::Matcher::State;
-  static constexpr State forgotten = -3;  // no state of a Matcher
+  static constexpr State forgotten = -3;  // not a state of a Matcher
 
   static void allow(std::span<std::uint8_t> allowed, std::span<const int> ids, std::uint8_t value) {
     for (const int id : ids)
       if (id >= 0 && static_cast<std::size_t>(id) < allowed.size()) allowed[static_cast<std::size_t>(id)] = value;
   }
 
-  /// The state after all ids; those of the ids that are as last time are remembered.
+  /// The state after all ids. States of the ids in common with the last text are reused.
   State state_after(std::span<const int> ids) {
     if (seen_epoch_ != *epoch_) std::fill(states_.begin(), states_.end(), forgotten);
     seen_epoch_ = *epoch_;
@@ -115,7 +115,8 @@ class GrammarMask {
     return state;
   }
 
-  /// The automaton grows with every byte that is looked at. Before it is too large, it forgets all but `state`, the one after `count` ids.
+  /// The automaton grows with every byte that is examined. Before it gets too large, it drops all states but `state`, the one after `count`
+  /// ids.
   void make_room(State& state, std::size_t count) {
     if (!matcher_->is_large()) return;
     state = matcher_->keep_only(state);
@@ -125,8 +126,8 @@ class GrammarMask {
   }
 
   void allow_tokens(State state, std::span<std::uint8_t> allowed) {
-    path_.assign(1, state);                 // states after each byte of the token before, up to where it died
-    std::size_t dead_at = ~std::size_t{0};  // bytes after which it died
+    path_.assign(1, state);                 // states after each byte of the previous token, until dead
+    std::size_t dead_at = ~std::size_t{0};  // number of bytes after which it was dead
     for (const auto& [text, id, shared] : texts_->tokens()) {
       if (shared >= dead_at) continue;
       dead_at = ~std::size_t{0};
@@ -149,8 +150,8 @@ class GrammarMask {
   std::vector<int> stop_ids_;
   std::optional<int> after_;
   int seen_epoch_ = 0;
-  std::vector<int> ids_;       // of the last text
-  std::vector<State> states_;  // after each of them
+  std::vector<int> ids_;       // ids of the last text
+  std::vector<State> states_;  // states after each of these
   std::vector<State> path_;
 };
 

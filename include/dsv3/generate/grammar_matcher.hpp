@@ -1,7 +1,7 @@
-// Floor 6. Walks a grammar byte by byte: an automaton whose states are sets of stacks, made as they are met.
+// Floor 6. Walks a grammar byte by byte: an automaton whose states are sets of stacks, created on demand.
 //
-// A stack holds the symbols that are still to be matched, the next one on top. A state's successors are remembered, so that text which
-// repeats (the inside of a JSON string) costs one look-up a byte.
+// A stack holds the symbols that are still to be matched, the next one on top. A state's successors are cached, so that repetitive text
+// (the inside of a JSON string) costs one look-up per byte.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +22,8 @@ class Matcher {
   using State = int;
   static constexpr State dead = -1;
 
-  /// Limits: stacks of a state (more means a grammar ambiguous beyond use), symbols of a stack (nesting; deeper text does not match),
-  /// states, the symbols of all their stacks, each stack counted as 32 more, and rules that are looked at for one byte.
+  /// Limits: stacks per state (more: the grammar is too ambiguous), symbols per stack (nesting; deeper text does not match), states,
+  /// symbols in all their stacks plus 32 per stack, and stacks examined for one byte.
   static constexpr std::size_t max_stacks = 500, max_depth = 300, max_states = 50'000, max_held = 8'000'000, max_steps = 20'000;
 
   /// `grammar` is finished. Throws: Error as next().
@@ -31,8 +31,8 @@ class Matcher {
 
   State first() const { return start_; }
 
-  /// The state after one more byte, or dead if no text goes on so.
-  /// Throws: Error if the grammar is too ambiguous, or max_states are reached.
+  /// The state after one more byte, or dead if no text continues so.
+  /// Throws: Error if the grammar is too ambiguous, or max_states or max_held are reached.
   State next(State state, unsigned char byte) {
     State& known = states_[static_cast<std::size_t>(state)].next[byte];
     if (known != unknown) return known;
@@ -62,10 +62,10 @@ class Matcher {
   bool may_end(State state) const { return state != dead && states_[static_cast<std::size_t>(state)].stacks->begin()->empty(); }
 
   std::size_t states() const { return states_.size(); }
-  /// Whether so much is remembered that keep_only() is in order before long.
+  /// Whether half of a limit is used, so that keep_only() should be called soon.
   bool is_large() const { return states_.size() > max_states / 2 || held_ > max_held / 2; }
 
-  /// Forgets all states but that one; those that were given out are void, and `state` is the one returned.
+  /// Drops all states but `state`. States given out before are invalid; returns the one that replaces `state`.
   State keep_only(State state) {
     Stacks kept = state == dead ? Stacks() : *states_[static_cast<std::size_t>(state)].stacks;
     states_.clear();
@@ -85,7 +85,7 @@ class Matcher {
     std::array<State, 256> next;
   };
 
-  /// Goes to the next symbol of the alternative on top, or leaves it.
+  /// Moves on to the next symbol of the alternative on top, or pops it at its end.
   void advance(Stack& stack) const {
     if (grammar_.is_last(stack.back()))
       stack.pop_back();
@@ -93,7 +93,7 @@ class Matcher {
       ++stack.back();
   }
 
-  /// Collects stacks with a byte on top (or empty), by way of all rules that may stand there.
+  /// Collects the stacks with a byte on top (or empty) that result from expanding all rules on top.
   class Builder {
    public:
     explicit Builder(const Matcher& matcher) : matcher_(matcher) {}
@@ -116,7 +116,7 @@ class Matcher {
           require(result.size() <= max_stacks, "grammar: too ambiguous: more than ", max_stacks, " ways to read a text so far");
           continue;
         }
-        // A call that stands last is replaced by the rule, not left below it: repetition takes no depth.
+        // Tail call: the last call of an alternative is replaced by its rule, not left below it, so repetition takes no depth.
         Stack rest = stack;
         const Rule rule = g[rest.back()].target;
         matcher_.advance(rest);

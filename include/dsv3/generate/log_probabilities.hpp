@@ -18,11 +18,12 @@ struct LogProbability {
 
 struct LogProbabilities {
   double chosen = 0;
-  Index rank = 1;                   ///< of the chosen, 1 for the likeliest: one more than the tokens that are likelier
+  Index rank = 1;                   ///< of the chosen token: 1 + the number of likelier tokens
   std::vector<LogProbability> top;  ///< likeliest first
 };
 
-/// Of the `chosen` token and the `top` likeliest under softmax(logits) [S]: the model's own distribution, if called before processors.
+/// Log-probabilities of the `chosen` token and of the `top` likeliest under softmax(logits) [S]: the model's own distribution, if called
+/// before processors.
 inline LogProbabilities log_probabilities(std::span<const float> logits, int chosen, Index top) {
   const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   double total = 0;

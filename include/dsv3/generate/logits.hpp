@@ -1,7 +1,7 @@
 // Floor 6. Logit processors: the steps between a model's logits and the choice of a token.
 //
-// A processor changes the logits of one position, knowing the text before it. Those that come with the library are in penalties.hpp,
-// token_mask.hpp and truncation.hpp; sampling.hpp puts them in order and lets yours in between.
+// A processor changes the logits of one position, given the text before it. The library's processors are in penalties.hpp, token_mask.hpp
+// and truncation.hpp; sampling.hpp sets their order and inserts yours.
 #pragma once
 
 #include <functional>
@@ -24,10 +24,9 @@ struct TextSoFar {
 /// The logit of a token that must not be chosen.
 inline constexpr float excluded = -std::numeric_limits<float>::infinity();
 
-/// processor(text, logits) changes logits [S] in place; every value stays finite or is `excluded`. It is called once for each token in
-/// question and must depend on its arguments alone: speculation shows it texts that end in drafts, which may be taken back or shown
-/// again. State is welcome only as a memory of what the ids say (a parser's states after each generated token, say), found again by
-/// comparing ids.
+/// processor(text, logits) changes logits [S] in place; every value stays finite or is `excluded`. It is called once per position, and its
+/// result must depend only on its arguments: with speculation, texts may end in drafts, which may be taken back or passed again. It may
+/// keep state only as a cache of what follows from the ids (such as a parser's state after each token), looked up by comparing ids.
 template <class F>
 concept LogitProcessor = std::invocable<F&, const TextSoFar&, std::span<float>>;
 

@@ -1,7 +1,7 @@
-// Floor 6. Texts whose caches are kept, so that later sequences that begin alike need not compute their beginning again.
+// Floor 6. Keeps the caches of texts, so that later sequences with the same prefix need not compute it again.
 //
-// Works in whole pages, the unit in which caches share memory, and counts them: a page belongs to the kept text or sequence that wrote
-// it, and those that share it hold on to its owner.
+// Works in whole pages, the unit in which caches share memory, and counts them: a page belongs to the kept text or sequence that wrote it;
+// whoever shares a page keeps its owner alive.
 #pragma once
 
 #include <algorithm>
@@ -21,18 +21,18 @@ inline constexpr bool shares_prefixes = requires(const typename M::Cache& c) {
   c.fork(Index{}, Index{}, CacheOptions{});
 };
 
-/// Tokens of a page, the unit of memory.
+/// Tokens per page, the unit of memory.
 inline constexpr Index cache_page = 64;
 inline Index pages_of(Index tokens) { return (tokens + cache_page - 1) / cache_page; }
 
-/// A text's beginning whose cache is kept. Some of its pages may belong to `parent`.
+/// The prefix of a text and its cache. Some of its pages may belong to `parent`.
 template <LanguageModel M>
 struct KeptPrefix {
-  std::vector<int> ids;  // the cache's tokens, and as many more as there are MTP modules in use
+  std::vector<int> ids;  // the cache's tokens, and one more per MTP module in use
   typename M::Cache cache;
   Index own_pages = 0;
   std::shared_ptr<KeptPrefix> parent{};
-  std::uint64_t used = 0;  // when, for the eviction of the one that was not used for longest
+  std::uint64_t used = 0;  // time of the last use, for LRU eviction
 };
 
 template <LanguageModel M>
@@ -40,13 +40,14 @@ class PrefixStore {
  public:
   using Kept = std::shared_ptr<KeptPrefix<M>>;
 
-  /// `modules` MTP modules are in use.
+  /// `modules` is the number of MTP modules in use.
   explicit PrefixStore(Index modules) : modules_(modules) {}
 
   Index modules() const { return modules_; }
 
-  /// How many tokens of `prompt`, whole pages, a sequence can take from a cache that holds (or will hold) `size` tokens of the text `ids`.
-  /// One token is left to compute; MTP modules must have seen as much, and need the tokens that follow.
+  /// How many tokens of `prompt`, in whole pages, a sequence can take from a cache that holds (or will hold) `size` tokens of the text
+  /// `ids`. At least one prompt token is left to compute. MTP modules must have seen the same tokens, for which the text must agree one
+  /// token further per module.
   Index common(std::span<const int> ids, std::span<const int> prompt, Index size) const {
     const Index same = std::mismatch(ids.begin(), ids.end(), prompt.begin(), prompt.end()).first - ids.begin();
     const Index most = std::min({same - modules_, static_cast<Index>(prompt.size()) - 1, size});
@@ -55,7 +56,7 @@ class PrefixStore {
   /// Tokens of a cache that the main model and the MTP modules have seen.
   Index seen(const typename M::Cache& cache) const { return tokens_seen(cache, modules_); }
 
-  /// The kept text that has most in common with `prompt`, if any has a page.
+  /// The kept text that has most in common with `prompt`, at least one page, if there is one.
   Kept find(std::span<const int> prompt) {
     Kept best;
     Index most = 0;
@@ -68,7 +69,7 @@ class PrefixStore {
     return best;
   }
 
-  /// Keeps the first `tokens`, whole pages, of a cache of the text `ids`, of which the first `shared` tokens' pages are `parent`'s.
+  /// Keeps the first `tokens` (whole pages) of a cache of the text `ids`. The pages of the first `shared` tokens belong to `parent`.
   Kept keep(std::span<const int> ids, const typename M::Cache& cache, Index tokens, Index shared, Kept parent) requires shares_prefixes<M> {
     const auto known = std::min(static_cast<Index>(ids.size()), tokens + modules_);
     const auto text = ids.first(static_cast<std::size_t>(known));
@@ -78,7 +79,8 @@ class PrefixStore {
     return kept_.back();
   }
 
-  /// Drops kept texts that nobody shares, the longest unused first, until `pages` are free or none is left. Returns how many it freed.
+  /// Drops kept texts that nobody shares, least recently used first, until `pages` pages are freed or none is left. Returns how many it
+  /// freed.
   Index evict(Index pages) {
     Index freed = 0;
     while (freed < pages) {
@@ -93,7 +95,7 @@ class PrefixStore {
     return freed;
   }
 
-  /// How many pages evict() can free while sequences hold on to the texts in `holders` (which may be null).
+  /// How many pages evict() can free while sequences share the texts in `holders` (which may be null).
   Index evictable_pages(std::span<const KeptPrefix<M>* const> holders) const {
     std::set<const KeptPrefix<M>*> held;
     Index pages = own_pages_;

@@ -1,6 +1,6 @@
 // Floor 6. Random numbers that are a function of (seed, token, purpose), without a state.
 //
-// A sequence's draws so depend neither on what else is computed nor on how often a position is computed again.
+// So a sequence's draws do not depend on what else is computed or on how often a position is computed again.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA::sampling {
 
-/// What a number is for; those of different purposes are independent.
+/// What a draw is for; draws for different purposes are independent.
 enum class Draw : std::uint64_t { choice, draft, acceptance };
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): a bijection whose every

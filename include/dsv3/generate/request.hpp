@@ -1,4 +1,4 @@
-// Floor 6. What is asked for and what comes back: a request, its tokens, its end.
+// Floor 6. A request, the tokens of its answer, and the end of the answer.
 #pragma once
 
 #include <functional>
@@ -19,10 +19,10 @@ struct Request {
   Index max_new_tokens = 256;  ///< 0: the prompt is computed, and no token chosen
   SamplingOptions sampling{};
   std::vector<AnyLogitProcessor> processors{};    ///< the request's own, a mask for example; they act before temperature
-  std::optional<std::vector<int>> stop_tokens{};  ///< end the text, unreported; default: the configuration's eos_token_id
-  std::vector<std::string> stop_strings{};        ///< end the text before them; need a TokenBytes
-  std::optional<Index> log_probabilities{};       ///< report those of each token and of this many likeliest ones
-  bool report_prompt = false;                     ///< report the prompt's tokens before the answer's; all of it is computed, cached or not
+  std::optional<std::vector<int>> stop_tokens{};  ///< end the text, are not reported; default: the configuration's eos_token_id
+  std::vector<std::string> stop_strings{};        ///< the text ends before the first of them; need a TokenBytes
+  std::optional<Index> log_probabilities{};       ///< report them for each token and for this many likeliest ones
+  bool report_prompt = false;                     ///< report the prompt's tokens first; the whole prompt is then computed, cached or not
   static constexpr Index most_log_probabilities = 1000;
 };
 
@@ -32,8 +32,8 @@ using TokenBytes = std::function<std::string_view(int id)>;
 /// A token of an answer.
 struct Token {
   int id = 0;
-  Index index = 0;                ///< its place in the answer, from 0; of a prompt's token, which lies before it, from -prompt.size()
-  std::string text;               ///< bytes that are now certain: without what may start a stop string. Empty if there is no TokenBytes.
+  Index index = 0;                ///< its place in the answer, from 0; of prompt tokens, from -prompt.size() to -1
+  std::string text;               ///< bytes that are now final: without those that may start a stop string. Empty without a TokenBytes.
                                   ///< Stop strings are not looked for in the prompt
   std::span<const float> logits;  ///< [S], as the model gave them; valid during the call. The prompt's first token has none
   std::optional<sampling::LogProbabilities> log_probabilities;  ///< of the model's own distribution, if asked for and there are logits
@@ -42,7 +42,8 @@ struct Token {
 /// Called for each token; returning false ends the answer.
 using OnToken = std::function<bool(const Token&)>;
 
-/// Why an answer ended. `cancelled`: by its callback or its owner; `cache_full`: no room for another token; `error`: Finish::error says.
+/// Why an answer ended. `cancelled`: by its callback or its owner; `cache_full`: no room for another token; `error`: Finish::error says
+/// which.
 enum class FinishReason { max_new_tokens, stop_token, stop_string, cancelled, cache_full, error };
 
 struct GenerationStats {
@@ -51,7 +52,7 @@ struct GenerationStats {
   Index new_tokens = 0;     ///< reported
   Index passes = 0;         ///< passes over the weights that gave tokens
   Index drafted = 0;        ///< drafts that were compared with the model's choice
-  Index accepted = 0;       ///< of these, the ones it agreed with
+  Index accepted = 0;       ///< of these, the accepted ones
 
   double acceptance_rate() const { return drafted > 0 ? static_cast<double>(accepted) / static_cast<double>(drafted) : 0; }
   double tokens_per_pass() const { return passes > 0 ? static_cast<double>(new_tokens) / static_cast<double>(passes) : 0; }
@@ -63,7 +64,7 @@ struct Finish {
   std::string text;   ///< the last bytes, which had been held back
   std::string error;  ///< if reason is error
   GenerationStats stats;
-  int stop_token = -1;  ///< if reason is stop_token: it and its log-probabilities, if asked for; it counts as no token of the answer
+  int stop_token = -1;  ///< if reason is stop_token: it, and below its log-probabilities if asked for; no token of the answer
   std::optional<sampling::LogProbabilities> stop_log_probabilities{};
 };
 

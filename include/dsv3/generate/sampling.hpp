@@ -1,7 +1,7 @@
 // Floor 6. The sampling pipeline: a request's settings as a list of logit processors, and the choice at its end.
 //
 // The order is fixed: bias, repetition penalty, presence and frequency penalties, the caller's own processors, temperature, top-k, top-p,
-// min-p. Each sees what the ones before have left.
+// min-p. Each sees the logits that the ones before have left.
 #pragma once
 
 #include <utility>
@@ -51,7 +51,7 @@ namespace sampling {
 class Pipeline {
  public:
   Pipeline() = default;
-  /// The processors that `o`, valid, asks for, with `own` before temperature; those that would change nothing are left out.
+  /// The processors for `o`, which must be valid, with `own` before temperature. Processors that would change nothing are left out.
   explicit Pipeline(const SamplingOptions& o, std::vector<AnyLogitProcessor> own = {}) {
     if (!o.logit_bias.empty()) add(LogitBias{o.logit_bias});
     if (o.repetition_penalty != 1) add(RepetitionPenalty(static_cast<float>(o.repetition_penalty)));
@@ -74,7 +74,7 @@ class Pipeline {
     for (auto& processor : processors_) processor(text, logits);
   }
 
-  /// The distribution p [S] of the token after `text`, whose logits [S] are left as they are.
+  /// The distribution p [S] of the token after `text`, from its `logits` [S], which stay unchanged.
   /// Throws: as probabilities(), and what a processor throws.
   void distribution(const TextSoFar& text, std::span<const float> logits, std::vector<double>& p) {
     processed_.assign(logits.begin(), logits.end());

@@ -8,12 +8,12 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Called once for each request that was accepted. What it throws is lost.
+/// Called once for each request that was accepted. What it throws is ignored.
 using OnFinish = std::function<void(const Finish&)>;
 
 struct WaitingRequest {
   std::uint64_t id;
-  Index reserved;  ///< most tokens that its cache will hold
+  Index reserved;  ///< upper bound of the tokens in its cache
   Answer answer;
   OnFinish on_finish;
 };
@@ -23,7 +23,7 @@ struct RunningRequest {
   std::uint64_t id;
   OnFinish on_finish;
   Index reserved;  ///< tokens, as above
-  Index shared;    ///< the first so many tokens lie in pages of `parent`
+  Index shared;    ///< the first `shared` tokens lie in pages of `parent`
   typename PrefixStore<M>::Kept parent;
   std::unique_ptr<typename M::Cache> cache;
   std::unique_ptr<RunningSequence<M>> sequence;

@@ -1,7 +1,7 @@
-// Floor 6. Many requests on one model: continuous batching. Sequences join and leave at every step, prompts are computed in chunks beside
-// the decoding of others, what they begin with in common is computed once, and what does not fit waits (sequence_pool.hpp).
+// Floor 6. Many requests on one model: continuous batching. Sequences join and leave at every step, prompts are computed in chunks while
+// other sequences decode, common prefixes are computed once, and requests that do not fit wait (sequence_pool.hpp).
 //
-// Leaves out threads: one of the caller's calls step() again and again. Leaves out priorities: requests are admitted in their order.
+// Starts no threads: a thread of the caller calls step() in a loop. Has no priorities: requests are admitted in the order of submission.
 #pragma once
 
 #include <chrono>
@@ -17,11 +17,11 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Requests are computed together, and none changes a bit of another's logits: its text is what complete() gives with the same depth and
-/// verification.
+/// Requests are computed together, but none changes a bit of another's logits: a request's text is what complete() gives with the same
+/// depth and verification.
 ///
 /// Threads: one at a time calls step(), which calls all callbacks, processors and the TokenBytes; any may call the other functions, from
-/// callbacks as well. Requests that have not ended when the scheduler is destroyed are dropped without a word.
+/// callbacks as well. Requests that have not ended when the scheduler is destroyed are dropped without an OnFinish.
 template <LanguageModel M>
 class Scheduler {
  public:
@@ -85,7 +85,7 @@ class Scheduler {
     return !queue_.empty() || !pool_.empty();
   }
 
-  /// Waits until there is something to do, but no longer than `timeout`. For the thread that calls step(), when that returned false.
+  /// Waits until there is something to do, but no longer than `timeout`. For the thread that calls step(), after step() returned false.
   template <class Duration>
   void wait(Duration timeout) {
     std::unique_lock lock(mutex_);
@@ -111,7 +111,7 @@ class Scheduler {
       const std::lock_guard lock(mutex_);
       for (auto w = queue_.begin(); w != queue_.end();)
         if (cancelled_.contains(w->id)) {
-          live_.erase(w->id);  // what is live and not queued counts as running
+          live_.erase(w->id);  // stats() takes ids that are live but not queued for running
           ended.push_back(std::move(*w));
           w = queue_.erase(w);
         } else {
@@ -128,7 +128,7 @@ class Scheduler {
     end_finished();
   }
 
-  // Takes the first of the queue if there is room for it.
+  // Admits the first request of the queue if there is room for it.
   bool admit_next() {
     Waiting* first = nullptr;  // stays where it is: only this thread takes from the queue
     {
@@ -151,7 +151,7 @@ class Scheduler {
     return true;
   }
 
-  // Sequences that give way to older ones wait before all others, which are younger.
+  // Preempted sequences go to the front of the queue, because all others there are younger.
   void make_room() {
     auto gone = pool_.make_room();
     if (gone.empty()) return;
@@ -171,7 +171,7 @@ class Scheduler {
     }
   }
 
-  // One step of those that decode, and with what is left of step_tokens, of prompts in their order. Returns its rows.
+  // One step: first all decoding sequences, then prompts in their order with what is left of step_tokens. Returns its number of rows.
   Index advance(Context& ctx) {
     std::vector<StepWork<M>> work;
     Index rows = 0;
@@ -207,11 +207,11 @@ class Scheduler {
     }
     if (on_finish) try {
         on_finish(finish);
-      } catch (...) {  // documented: one caller's mistake is not another's
+      } catch (...) {  // ignored, as documented: one caller's error must not affect others
       }
   }
 
-  // The gauges; the mutex is held.
+  // Updates the gauges. The caller holds the mutex.
   void refresh() {
     stats_.cache_tokens = pool_.used_pages() * cache_page;
     stats_.kept_tokens = pool_.kept_pages() * cache_page;
@@ -220,12 +220,12 @@ class Scheduler {
   const M& model_;
   const SchedulerOptions options_;
   const TokenBytes token_bytes_;
-  SequencePool<M> pool_;  // touched by step() alone
+  SequencePool<M> pool_;  // only for step()
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Waiting> queue_;
-  std::set<Id> live_, cancelled_;  // not ended; to be ended
+  std::set<Id> live_, cancelled_;  // not ended; to be cancelled
   SchedulerStats stats_;
 };
 

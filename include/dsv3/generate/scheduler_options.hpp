@@ -1,4 +1,4 @@
-// Floor 6. What a scheduler is told, and what it tells of itself.
+// Floor 6. Options and statistics of a scheduler.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@ namespace dsv3::inline DSV3_ISA {
 
 struct SchedulerOptions {
   Index max_sequences = 16;    ///< computed at once
-  Index max_queue = 256;       ///< waiting besides
+  Index max_queue = 256;       ///< waiting besides these
   Index max_tokens = 4096;     ///< prompt and answer of one sequence
-  Index cache_tokens = 32768;  ///< room of all caches together, in pages of 64, which sequences take as they grow; when it is full the
-                               ///< youngest give way and wait
-  bool keep_prefixes = true;   ///< caches of ended sequences are kept for others that begin alike, until their room is needed
+  Index cache_tokens = 32768;  ///< room of all caches together, in pages of 64 that sequences take as they grow; when it is full, the
+                               ///< youngest sequences are preempted and wait
+  bool keep_prefixes = true;   ///< caches of ended sequences are kept for others with the same prefix, until their room is needed
   Index step_tokens = 512;     ///< rows of one step: bounds scratch memory and the time between two tokens
-  Index depth = 0;             ///< drafts for each sequence and step, by the model's MTP modules
+  Index depth = 0;             ///< drafts per sequence and step, by the model's MTP modules
   Verification verification = Verification::rejection;
 };
 
@@ -35,17 +35,17 @@ inline void validate(const SchedulerOptions& options, Index mtp_modules) {
           ", the tokens and drafts of max_sequences, so that prompts get on; got ", options.step_tokens);
 }
 
-/// Counters since the start, and the state now (of the caches: after the last step).
+/// Counters since the start, and the current state (of the caches: after the last step).
 struct SchedulerStats {
   std::uint64_t submitted = 0, refused = 0;  ///< refused: because the queue was full
   std::uint64_t finished = 0, cancelled = 0, failed = 0;
-  std::uint64_t preempted = 0;                                         ///< times that a sequence gave way to older ones
+  std::uint64_t preempted = 0;                                         ///< sequences put back into the queue for older ones
   std::uint64_t steps = 0, rows = 0;                                   ///< rows: tokens and drafts that went through the main model
-  std::uint64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;  ///< of ended requests; cached: of the prompts, not computed
+  std::uint64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;  ///< of ended requests; cached: prompt tokens not computed
   std::uint64_t drafted = 0, accepted = 0;
   double busy_seconds = 0;                  ///< spent in steps
   Index queued = 0, running = 0;            ///< together: all that have not ended
-  Index cache_tokens = 0, kept_tokens = 0;  ///< room that is in use or kept; the part that is kept and can be evicted or shared
+  Index cache_tokens = 0, kept_tokens = 0;  ///< room in use or kept; of this the kept part, which can be shared or evicted
 
   /// Adds a request that has ended to the counters.
   void count(const Finish& finish) {

@@ -1,9 +1,9 @@
-// Floor 6. The sequences that a scheduler computes, and the room that their caches take: who is admitted, what is shared with others, and
-// who gives way when memory is full.
+// Floor 6. The sequences that a scheduler computes, and the room that their caches take: which are admitted, what they share, and which are
+// preempted when memory is full.
 //
-// A sequence takes pages as its text grows. If a step would need more than there are, kept texts make room, then the youngest sequences:
-// they go back into the queue with the text they have, which is computed again later. What follows is the same, bit for bit, as a row's
-// bits depend on nothing but its text and draws on nothing but the place of a token.
+// A sequence takes pages as its text grows. If a step would need more pages than there are, kept texts are evicted, then the youngest
+// sequences are preempted: they go back into the queue with the text they have, which is computed again later. Their continuation is the
+// same, bit for bit, because a row's bits depend only on its text, and draws only on the seed and the place of a token.
 #pragma once
 
 #include <algorithm>
@@ -34,21 +34,21 @@ class SequencePool {
   Index used_pages() const { return pages_of_running(false) + prefixes_.own_pages(); }
   Index kept_pages() const { return prefixes_.own_pages(); }
 
-  /// Takes `w`, the first that waits, if there is room for its text and for what the others need next. Unless it is admitted, `w` stays as
-  /// it is.
+  /// Admits `w`, the first waiting request, if there is room for its text and for the others' next step. Unless admitted, `w` stays as it
+  /// is.
   Admission admit(WaitingRequest& w) {
     if (static_cast<Index>(running_.size()) >= options_.max_sequences) return Admission::later;
     Source source = find_prefix(w);
     if (source.wait) return Admission::later;
     if (source.kept && !fits_alone(w, source)) source = {};
-    // A page more for each that runs: else one that is admitted now gives way in the next step.
+    // One page more per running sequence: else a sequence admitted now could be preempted in the next step.
     const auto missing = [&] {
       return pages_of_running(true) + static_cast<Index>(running_.size()) + pages_of(w.answer.size() + 1) - source.tokens / cache_page +
              prefixes_.own_pages() - pages_of(options_.cache_tokens);
     };
     if (missing() > evictable_pages(source.kept.get())) {
       if (!running_.empty()) return Admission::later;
-      source = {};  // the kept text that it begins with is what takes the room
+      source = {};  // the kept text that it would share takes the room itself
     }
     prefixes_.evict(missing());
 
@@ -67,7 +67,7 @@ class SequencePool {
     return Admission::admitted;
   }
 
-  /// Before a step: room for what it may write. Returns the sequences that gave way, the oldest first.
+  /// Called before a step: makes room for what it may write. Returns the preempted sequences, the oldest first.
   std::vector<WaitingRequest> make_room() {
     std::vector<WaitingRequest> gone;
     while (true) {
@@ -83,7 +83,7 @@ class SequencePool {
     }
   }
 
-  /// Takes sequence i, which has finished, out; what it has computed may be kept.
+  /// Removes sequence i, which has finished; its cache may be kept as a prefix.
   Running take_out(std::size_t i) {
     Running r = std::move(running_[i]);
     running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -95,10 +95,10 @@ class SequencePool {
   struct Source {
     typename PrefixStore<M>::Kept kept{};
     Index tokens = 0;
-    bool wait = false;  // a running sequence is about to compute more of what this one begins with
+    bool wait = false;  // a running sequence is about to compute a longer common prefix
   };
 
-  // Own pages of all, now or after the next step at most.
+  // Pages owned by the running sequences: now, or at most after the next step.
   Index pages_of_running(bool after_step) const {
     Index pages = 0;
     for (const Running& r : running_) {
@@ -114,7 +114,7 @@ class SequencePool {
     return prefixes_.evictable_pages(held);
   }
 
-  // Whether it could be computed to its end with nothing but what it shares: else it would be in the way of itself.
+  // Whether `w` fits to its end if only the text that it shares stays kept: else that text would block the sequence that shares it.
   bool fits_alone(const WaitingRequest& w, const Source& source) const {
     const KeptPrefix<M>* held[] = {source.kept.get()};
     const Index pinned = prefixes_.own_pages() - prefixes_.evictable_pages(held);
@@ -139,7 +139,7 @@ class SequencePool {
       }
       source.wait = soon > now;
       if (source.wait || !best) return source;
-      if (now > best->shared) {  // its pages become a kept text's
+      if (now > best->shared) {  // its pages go to a kept text
         auto kept = keep(*best, now);
         if (!kept) return source;
         best->parent = std::move(kept);
@@ -151,7 +151,7 @@ class SequencePool {
     return source;
   }
 
-  // Nothing if memory runs out: what is not kept is computed again.
+  // Null if memory runs out: what is not kept is computed again.
   typename PrefixStore<M>::Kept keep(const Running& r, Index tokens) {
     try {
       return prefixes_.keep(r.sequence->answer.ids(), *r.cache, tokens, r.shared, r.parent);
@@ -160,7 +160,7 @@ class SequencePool {
     }
   }
 
-  // Whole pages of what a sequence that leaves has computed.
+  // Keeps the whole pages that a leaving sequence has computed.
   void keep_text(const Running& r) {
     if constexpr (shares_prefixes<M>) {
       if (!options_.keep_prefixes) return;

@@ -6,9 +6,9 @@
 //
 // Notation: a sequence knows tokens t_0 ... t_n, of which its cache holds the first n; h_i is the main model's state at position i. MTP
 // module k at position i sees the state of module k - 1 (h_i for k = 0) and t_{i+k+1}, and gives the logits of t_{i+k+2}. So at position
-// n - 1 module 0 drafts t_{n+1}, module 1 sees that draft and proposes t_{n+2}, and so on (eq. 21-25). Beyond the last module it is used
-// again, one position further with its own last state in the place of the one it has not seen. Those rows are taken back from its cache
-// after drafting, and rows that have seen a draft that does not stand are computed again.
+// n - 1 module 0 drafts t_{n+1}, module 1 sees that draft and proposes t_{n+2}, and so on (eq. 21-25). For more drafts than modules, the
+// last module is used again: one position further, with its own last state as the previous depth's state. Those rows are removed from its
+// cache after drafting, and rows that have seen a rejected draft are computed again.
 #pragma once
 
 #include <exception>
@@ -20,13 +20,14 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A sequence between two steps: its answer, its cache (not owned), which holds a part of the answer's text from the start on, and the
-/// states that MTP modules still have to see.
+/// A sequence between two steps: its answer, its cache (not owned), which holds a prefix of the answer's text, and the states that the MTP
+/// modules have not seen yet.
 template <LanguageModel M>
 class RunningSequence {
  public:
-  /// The cache may hold the first tokens of the prompt already. Some of them are forgotten: one must be left for the pass that gives the
-  /// first logits, and those that MTP modules have not seen, if there will be `depth` drafts; all, if the prompt's logits are needed.
+  /// The cache may already hold the first tokens of the prompt. It is truncated: one token must be left for the pass that gives the first
+  /// logits; if `depth` > 0, tokens that the MTP modules have not seen must be computed again; and if the prompt's logits are needed, all
+  /// of them.
   RunningSequence(Answer a, typename M::Cache& c, Index depth) : answer(std::move(a)), cache(&c) {
     Index modules = 0;
     if constexpr (Speculative<M>) modules = std::min(depth, c.mtp_modules());
@@ -38,7 +39,7 @@ class RunningSequence {
 
   /// Known tokens that the cache does not hold: 1 if the sequence is decoding.
   Index waiting() const { return answer.size() - cache->size(); }
-  /// Most rows of the next step.
+  /// Upper bound of the sequence's rows in the next step.
   Index rows() const { return waiting() + answer.drafts(); }
 
   Answer answer;
@@ -47,8 +48,8 @@ class RunningSequence {
   Index states_begin = 0;
 };
 
-/// A sequence's part in a step: the next `tokens` of those that wait, 1 <= tokens <= waiting(). If it is all of them, its drafts are
-/// verified in the same step.
+/// A sequence's part in a step: its next `tokens` waiting tokens, 1 <= tokens <= waiting(). If these are all, its drafts are verified in
+/// the same step.
 template <LanguageModel M>
 struct StepWork {
   RunningSequence<M>* sequence = nullptr;
@@ -57,8 +58,8 @@ struct StepWork {
 
 namespace detail {
 
-/// Reports the prompt's tokens for which a step has computed states h: those of positions [begin, begin + h.rows()). Logits of a few rows
-/// at a time, since a vocabulary is wide.
+/// Reports prompt tokens from the states h that a step has computed for positions [begin, begin + h.rows()). Computes logits of a few rows
+/// at a time, because the vocabulary is large.
 template <LanguageModel M>
 void report_prompt(Context& ctx, const M& model, RunningSequence<M>& s, Index begin, ConstMatrixView<float> h) {
   constexpr Index most = 32;
@@ -106,7 +107,7 @@ class Drafting {
       draft(module, h);
       rows = keep_going(k + 1, h);
     }
-    for (const Part& p : all_) {  // what the last module has seen beyond the cache is no more than a guess
+    for (const Part& p : all_) {  // beyond the cache, the last module has seen only drafts
       typename M::Cache& c = *p.sequence->cache;
       c.truncate_mtp(modules_ - 1, std::min(c.mtp_size(modules_ - 1), c.size()));
     }
@@ -122,14 +123,15 @@ class Drafting {
 
   void add(RunningSequence<M>& s) {
     typename M::Cache& c = *s.cache;
-    // Not before the first token, nor twice: drafts, and with them what is drawn, must not depend on how the prompt was cut into steps.
+    // No drafts before the first new token, and none if some exist: drafts, and so the tokens drawn, must not depend on how the prompt was
+    // cut into steps.
     const bool decoding = s.waiting() == 1 && s.answer.stats().new_tokens > 0 && s.answer.drafts() == 0;
     Part p{&s, c.size(), 0, 0};
     if (decoding) p.drafts = std::min({depth_, s.answer.left() - 1, c.max_tokens() - c.size() - 1});
     for (Index k = 0; k < modules_; ++k) p.begin = std::min(p.begin, c.mtp_size(k));
     for (Index k = 0; k < modules_; ++k) c.truncate_mtp(k, p.begin);
     forget_states(s, p.begin);
-    // While the prompt is not complete, the rows for which every module's token is known.
+    // While the prompt is not complete: only rows for which every module's token is known.
     p.rows = (decoding ? c.size() : std::min(c.size(), s.answer.size() - modules_)) - p.begin;
     if (p.rows <= 0 || (decoding && p.drafts <= 0)) return;
     parts_.push_back(p);
@@ -171,7 +173,7 @@ class Drafting {
                   p.sequence->answer.drafts() < p.drafts;
   }
 
-  // Leaves the sequences that pass `next` goes on with, and moves their rows to the start of h. Returns how many rows these are.
+  // Keeps only the sequences that take part in pass `next`, and moves their rows to the start of h. Returns the number of these rows.
   Index keep_going(Index next, MatrixView<float> h) {
     const bool again = next >= modules_;
     std::vector<Part> going;
@@ -199,7 +201,7 @@ class Drafting {
   std::vector<Part> parts_, all_;
 };
 
-/// Chooses tokens from the `logits` of a sequence's last rows, and takes back what the drafts that do not stand have put in its cache.
+/// Chooses tokens from the `logits` of a sequence's last rows, and removes the rejected drafts from its cache.
 template <LanguageModel M>
 void verify(RunningSequence<M>& s, ConstMatrixView<float> logits) {
   try {
@@ -220,7 +222,7 @@ void verify(RunningSequence<M>& s, ConstMatrixView<float> logits) {
 /// has an MTP module, else 0. A sequence whose waiting tokens are all in the step gets one or more new ones. An answer whose processor
 /// or callback throws ends with FinishReason::error.
 /// Throws: Error if depth is not 0 and there are no MTP modules, if a cache is full, or if the model computes values that are not finite;
-/// the sequences of the step must be given up then.
+/// the sequences of the step must be dropped then.
 template <LanguageModel M>
 void generation_step(Context& ctx, const M& model, std::span<const StepWork<M>> work, Index depth) {
   require(depth >= 0 && (depth == 0 || mtp_modules(model) > 0),

@@ -12,7 +12,7 @@
 namespace dsv3::inline DSV3_ISA {
 
 /// Lets bytes through until one of the stop strings has appeared, and holds back what may be the start of one, however the text is cut
-/// into pieces. Takes time in proportion to the bytes and the number of strings (the automaton of Knuth, Morris and Pratt for each).
+/// into pieces. Time is proportional to the bytes times the number of strings (one Knuth-Morris-Pratt automaton per string).
 class StopMatcher {
  public:
   /// Throws: Error if a string is empty.
@@ -29,8 +29,8 @@ class StopMatcher {
     }
   }
 
-  /// The text that is safe to show after `bytes` have come; nothing once stopped(). The first stop string to be complete ends the text
-  /// before it; of several that end with the same byte, the longest.
+  /// The text that is safe to show after `bytes` have come; nothing once stopped(). The text ends before the first stop string to be
+  /// complete; if several end with the same byte, before the longest.
   std::string push(std::string_view bytes) {
     if (stopped_) return {};
     if (patterns_.empty()) return std::string(bytes);
@@ -55,17 +55,17 @@ class StopMatcher {
     return text;
   }
 
-  /// Whether a stop string has come.
+  /// Whether a stop string has appeared.
   bool stopped() const { return stopped_; }
 
-  /// The text ends here: what was held back, which belongs to it after all.
+  /// Call at the end of the text. Returns the bytes held back, which belong to the text after all.
   std::string finish() { return stopped_ ? std::string() : std::exchange(held_, {}); }
 
  private:
   struct Pattern {
     std::string text;
-    std::vector<std::size_t> border;  // of each prefix, the length of the longest other prefix that ends it
-    std::size_t matched;              // bytes of `text` that the bytes so far end with
+    std::vector<std::size_t> border;  // for each prefix, the length of the longest shorter prefix that ends it
+    std::size_t matched;              // length of the prefix of `text` that the bytes so far end with
   };
   std::vector<Pattern> patterns_;
   std::string held_;

@@ -1,6 +1,6 @@
 // Floor 6. Token masks: constraints that say which tokens may come next, such as a grammar.
 //
-// Leaves out grammars themselves.
+// Grammars are in grammar_mask.hpp.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// mask(text, allowed) sets allowed [S], all 1 before the call, to 0 for every token that must not follow the text. What LogitProcessor
-/// says of state holds here as well. A text that may end must have one of its stop tokens allowed; if nothing is allowed, the sequence
+/// mask(text, allowed) sets allowed [S], all 1 before the call, to 0 for every token that must not follow the text. The rules about state
+/// are those of LogitProcessor. A text that may end must have one of its stop tokens allowed; if nothing is allowed, the sequence
 /// ends with an error.
 template <class F>
 concept TokenMask = std::invocable<F&, const TextSoFar&, std::span<std::uint8_t>>;

@@ -1,6 +1,6 @@
-// Floor 6. Logit processors that shape the distribution as a whole: temperature, and what cuts off its unlikely tokens.
+// Floor 6. Logit processors that shape the distribution as a whole: temperature, and truncation of unlikely tokens.
 //
-// Every one of them leaves the likeliest token. Of equal logits the lower id counts as likelier.
+// Each of them keeps the likeliest token. Of equal logits the lower id counts as likelier.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace dsv3::inline DSV3_ISA::sampling {
 
-/// The largest logit becomes 0, the others their distance to it divided by `temperature` > 0: however small it is, nothing overflows.
+/// Subtracts the largest logit, then divides by `temperature` > 0: the largest becomes 0, so even a tiny temperature overflows nothing.
 struct Scale {
   double temperature;
 
@@ -68,7 +68,7 @@ class TopP {
     }
     const auto less = [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight < b.weight : a.id > b.id; };
     std::make_heap(candidates_.begin(), candidates_.end(), less);
-    auto end = candidates_.end();  // what remains below it is a heap of the tokens not taken yet
+    auto end = candidates_.end();  // [begin, end) is a heap of the tokens not taken yet
     for (double sum = 0; end != candidates_.begin() && (sum < p_ * total || end == candidates_.end()); --end) {
       std::pop_heap(candidates_.begin(), end, less);
       sum += (end - 1)->weight;

@@ -64,7 +64,7 @@ class AtomicFile {
   /// Appends text.
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
-  /// Puts the file in its place. After a crash the target holds either what it held before or all that was written.
+  /// Renames the file to its target. After a crash the target holds either what it held before or all that was written.
   ///
   /// Throws: Error; unless the very last flush failed, the target is then untouched.
   void commit() {

@@ -1,6 +1,6 @@
-// Floor 6. Binding a model's parameters: each becomes a view of a checkpoint's tensors, in place where their bytes are usable as they lie.
+// Floor 6. Binding a model's parameters: each becomes a view of a checkpoint's tensors, without a copy if their bytes are usable in place.
 //
-// What a storage's tensors are is binding.hpp.
+// binding.hpp says which tensors a storage has.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ class Binder {
  public:
   explicit Binder(const BindContext& context) : context_(context) {}
 
-  /// The first of the tensors that `parameter` called `name` is stored as, or null if there is none; used(name) for each of them.
+  /// The first tensor of the parameter called `name`, or null if there is none. Calls used(name) for each of the parameter's tensors.
   template <Storage S, class Used>
   const Tensor* find(const std::string& name, const WeightMatrix<S>&, Used&& used) const {
     const Tensor* first = nullptr;
@@ -36,7 +36,7 @@ class Binder {
     return tensor;
   }
 
-  /// Whether the headers say that the tensors called `name` fit; no data is read.
+  /// Checks by their headers whether the tensors called `name` fit the parameter; no data is read.
   template <Storage S>
   Problem check(const std::string& name, const WeightMatrix<S>& w) const {
     Problem wrong;
@@ -52,7 +52,7 @@ class Binder {
     return check_is_float(tensor);
   }
 
-  /// The tensors' bytes as a view, in the storage that recognises them. Scales that are looked at must be finite.
+  /// Gives the parameter a view of the tensors' bytes, in the storage that recognises them. Scales must be finite, if they are checked.
   template <Storage S>
   Problem bind(const std::string& name, WeightMatrix<S>& w) const {
     if (auto wrong = check(name, w)) return wrong;
@@ -64,7 +64,7 @@ class Binder {
     });
     return wrong;
   }
-  /// The tensor's values as floats; they must be finite.
+  /// Gives the parameter the tensor's values as floats; they must be finite.
   Problem bind(const std::string& name, WeightVector& v) const {
     if (auto wrong = check(name, v)) return wrong;
     const Tensor& tensor = *context_.files.find(name);

@@ -1,7 +1,6 @@
-// Floor 6. Binding<S>: how a weight matrix in storage S stands in a checkpoint. A storage of one's own is loaded and saved by specialising
-// it.
+// Floor 6. Binding<S>: how a checkpoint stores a weight matrix in storage S. Specialise it to load and save a storage of your own.
 //
-// Which tensors a model needs, and what to do about those that do not fit, is load.hpp.
+// load.hpp decides which tensors a model needs and reports those that do not fit.
 #pragma once
 
 #include <array>
@@ -34,22 +33,22 @@ inline constexpr std::optional<Dtype> dtype_of<codec::E5m2> = Dtype::F8_E5M2;
 template <>
 inline constexpr std::optional<Dtype> dtype_of<codec::E8m0> = Dtype::F8_E8M0;
 
-/// What came of an attempt to check or bind: nothing wrong, or a sentence that names tensor and file.
+/// The result of checking or binding: empty if nothing is wrong, else a message that names tensor and file.
 using Problem = std::optional<std::string>;
 
-/// What a binding reads from and who keeps what it had to convert.
+/// The files that a binding reads from, and the owners of what it had to convert.
 struct BindContext {
   const CheckpointFiles& files;
   std::vector<std::shared_ptr<const void>>& owners;
-  bool check_scales = true;  ///< look at every scale: they must be finite
+  bool check_scales = true;  ///< check every scale: it must be finite
 };
 
 /// A specialisation has, for the matrix whose parameter is called `name` ("model.layers.3.mlp.up_proj.weight"):
 ///   names(name)                        the tensors that it is stored as, the one with the codes first
 ///   recognises(tensor)                 whether that first tensor is of this storage, by its type
 ///   check(files, name, rows, cols)     Problem: whether all tensors are there and fit, by their headers; no data is read
-///   bind(context, name, rows, cols, view)  Problem: gives the view, after check(); tensors are views where they lie if possible
-///   save(name, view, out)              appends an Outgoing for each tensor; the view stays where it is until they are written
+///   bind(context, name, rows, cols, view)  Problem: sets the view, after check(); without a copy if possible
+///   save(name, view, out)              appends an Outgoing for each tensor; the view's memory must stay valid until they are written
 template <class S>
 struct Binding {
   static_assert(sizeof(S) == 0, "dsv3: this storage cannot be loaded or saved: specialise dsv3::io::Binding for it (io/binding.hpp)");
@@ -67,7 +66,7 @@ inline Problem check_is_float(const Tensor& tensor) {
   return tensor.name + ": expected a float type, found " + std::string(io::name(tensor.dtype)) + " (" + tensor.file + ")";
 }
 
-/// A tensor's elements as T: where they lie if aligned (safetensors does not promise it), else a copy that `owners` keeps.
+/// A tensor's elements as T: in place if aligned (safetensors does not promise it), else a copy that `owners` keeps.
 template <class T>
 const T* elements_as(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
   const std::byte* data = tensor.data.data();
@@ -91,7 +90,7 @@ inline void decode_floats(const Tensor& tensor, float* y) {
   as(codec::Float32{}), as(codec::BFloat16{}), as(codec::Float16{}), as(codec::E8m0{});
 }
 
-/// The same as a pointer: where they lie if they are float32 and aligned, else converted.
+/// The same as a pointer: in place if they are float32 and aligned, else a converted copy that `owners` keeps.
 inline const float* floats_of(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
   if (tensor.dtype == Dtype::F32) return elements_as<float>(tensor, owners);
   const std::shared_ptr<float[]> floats(new float[static_cast<std::size_t>(tensor.elements())]);
@@ -100,7 +99,7 @@ inline const float* floats_of(const Tensor& tensor, std::vector<std::shared_ptr<
   return floats.get();
 }
 
-/// The scales [rows, cols] of a matrix, finite if the context says that they are looked at.
+/// Sets `scales` [rows, cols] of a matrix, after checking that they are finite if the context asks for it.
 inline Problem bind_scales(const BindContext& context, const Tensor& tensor, const float*& scales) {
   scales = floats_of(tensor, context.owners);
   for (Index i = 0; context.check_scales && i < tensor.elements(); ++i)

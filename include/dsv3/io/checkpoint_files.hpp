@@ -1,6 +1,6 @@
 // Floor 6. CheckpointFiles: all tensors of a Hugging Face checkpoint folder by name, whether in one file or in shards.
 //
-// Which tensors a model wants, and of which shape, is checked by the loader. Pickled weights (.bin) are never read.
+// The loader checks which tensors a model needs, and their shapes. Pickled weights (.bin) are never read.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,7 @@ class CheckpointFiles {
     return files;
   }
 
-  /// Whether there is anything that open() would open.
+  /// Whether `folder` holds files that open() would open.
   static bool are_in(const std::filesystem::path& folder) {
     std::error_code ignored;
     return std::filesystem::exists(folder / "model.safetensors", ignored) ||
@@ -65,7 +65,7 @@ class CheckpointFiles {
     return at != tensors_.end() && at->name == name ? &*at : nullptr;
   }
 
-  /// The whole files as they are mapped.
+  /// The mappings of the whole files.
   const std::vector<std::span<const std::byte>>& mappings() const { return mappings_; }
 
   /// Keep the tensors' bytes alive after this object is gone.

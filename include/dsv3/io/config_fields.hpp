@@ -1,6 +1,6 @@
-// Floor 6. Fields of config.json that change nothing that this library computes.
+// Floor 6. Fields of config.json that do not change what this library computes.
 //
-// Everything else must be read by the configuration or by the variant's own (config_json.hpp): a setting that is ignored in silence gives
+// Everything else must be read by the configuration or by the variant's own (config_json.hpp): a setting that is silently ignored gives
 // other numbers than the model's.
 #pragma once
 

@@ -1,8 +1,8 @@
-// Floor 6. Config from config.json, for DeepSeek-V2, V3 and what was built on them (spec B4, E). Writing one is config_writer.hpp.
+// Floor 6. Config from config.json, for DeepSeek-V2, V3 and what was built on them (spec B4, E). config_writer.hpp writes one.
 //
 // Reading is tolerant about how a setting is written and strict about what it means: a field that nobody reads is an error unless it is
 // known to be harmless (config_fields.hpp). Absent fields get Hugging Face's defaults for the model type. A variant's own configuration
-// derives from Config and reads its fields beside ours.
+// derives from Config and reads its own fields too.
 #pragma once
 
 #include <algorithm>
@@ -97,7 +97,7 @@ inline void parse_router(const Fields& root, Family family, Config& c) {
 inline void parse_rope(const Fields& root, Config& c) {
   const bool old_name = !root.object("rope_scaling").empty();  // wins if both are there, as in transformers
   const Fields rope = root.object(old_name ? "rope_scaling" : "rope_parameters");
-  root.find("rope_parameters");  // where the old name wins, nothing in it counts
+  root.find("rope_parameters");  // if the old name wins, its contents are ignored
   for (const char* field :
        {"rope_type", "type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
     rope.find(field);  // without YaRN they have no meaning
@@ -156,7 +156,7 @@ inline void parse_tokens(const Fields& root, Config& c) {
     root.expect(id && *id >= 0 && *id <= std::numeric_limits<int>::max(), field, "token ids");
     return static_cast<int>(*id);
   };
-  // Unlike elsewhere, null says that there is none.
+  // Unlike elsewhere, null means that there is no such token.
   if (root.contains("bos_token_id")) {
     const auto* bos = root.find("bos_token_id");
     c.bos_token_id = bos == nullptr ? std::nullopt : std::optional(token("bos_token_id", *bos));
@@ -240,10 +240,10 @@ inline void check_all_read(const Fields& root, std::string_view where) {
 
 }  // namespace detail
 
-/// Reads the text of a config.json; `where` opens every message. The result has passed validate(). C is Config, or derives from it and may
-/// have a function read(const Fields&) that reads its own fields, as Config's are read before.
+/// Reads the text of a config.json; `where` begins every error message. The result has passed validate(). C is Config, or derives from it
+/// and may have a function read(const Fields&) that reads its own fields after Config's.
 ///
-/// Throws: Error naming the field, what was expected and what was found; and all fields that nobody has read.
+/// Throws: Error naming the field, what was expected and what was found; or naming all fields that were not read.
 template <class C = Config>
 C parse_config(std::string_view json, std::string_view where) {
   const auto document = parse_json(json, where);
@@ -257,7 +257,7 @@ C parse_config(std::string_view json, std::string_view where) {
   return c;
 }
 
-/// Reads `folder`/config.json. End tokens of `folder`/generation_config.json count before those in it, as in transformers.
+/// Reads `folder`/config.json. End tokens of `folder`/generation_config.json take precedence over those in it, as in transformers.
 template <class C = Config>
 C read_config(const std::filesystem::path& folder) {
   constexpr std::size_t max_bytes = 16'000'000;

@@ -1,4 +1,4 @@
-// Floor 6. Writing a config.json. Reading is config_json.hpp.
+// Floor 6. Writing a config.json. config_json.hpp reads one.
 #pragma once
 
 #include <concepts>
@@ -68,7 +68,7 @@ std::string config_to_json(const C& c) {
     if (yarn.mscale != 0) scaling["mscale"] = yarn.mscale;
     if (yarn.mscale_all_dim != 0) scaling["mscale_all_dim"] = yarn.mscale_all_dim;
   }
-  if (glm) {  // transformers looks at this list instead of first_k_dense_replace
+  if (glm) {  // transformers reads this list instead of first_k_dense_replace
     for (Index i = 0; i < c.num_hidden_layers; ++i) j["mlp_layer_types"].push_back(i < c.first_k_dense_replace ? "dense" : "sparse");
   }
   if (c.fp8) {

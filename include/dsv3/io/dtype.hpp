@@ -1,7 +1,7 @@
 // Floor 6. Dtype: the element types a safetensors file names, and their sizes.
 //
-// What the codes mean as numbers is quant/'s business. The format's sub-byte and complex types are left out: no checkpoint of the
-// family has them.
+// quant/ has the codecs that turn codes into numbers. The format's sub-byte and complex types are left out: no checkpoint of the family has
+// them.
 #pragma once
 
 #include <array>

@@ -1,7 +1,7 @@
 // Floor 6. Reading small text files and JSON documents that may be hostile, with errors that name the file.
 //
-// Numbers, strings and nesting are checked here; what the fields mean is the caller's business. Writing JSON is left out: nlohmann::json
-// has it. What costs the compiler most is a template, so that programs can link it compiled (precompiled.hpp).
+// Numbers, strings and nesting are checked here; callers check what the fields mean. nlohmann::json writes JSON. The part that is slowest
+// to compile is a template, so that programs can link it precompiled (precompiled.hpp).
 #pragma once
 
 #include <cerrno>
@@ -29,7 +29,7 @@ std::string quote(std::string_view text) {
   return Json(text.substr(0, 80)).dump(-1, ' ', false, Json::error_handler_t::replace) + (text.size() > 80 ? "..." : "");
 }
 
-/// What a message says was found: a short value itself, else its type.
+/// A value as error messages show it: a short value itself, else its type.
 inline std::string describe(const nlohmann::json& value) {
   if (value.is_string()) return quote(value.get_ref<const std::string&>());
   return value.is_structured() ? value.type_name() : value.dump();
@@ -130,13 +130,13 @@ inline bool json_bool(const nlohmann::json& object, const char* key, std::string
   return value.get<bool>();
 }
 
-/// Parses one JSON document and tells `events` what is in it.
+/// Parses one JSON document and reports its contents to `events`.
 template <class Json>
 void parse_json_events(std::string_view text, nlohmann::json_sax<Json>& events) {
   Json::sax_parse(text.begin(), text.end(), &events);
 }
 
-/// Parses one JSON document; `what` (a file name) opens every error message.
+/// Parses one JSON document; `what` (a file name) begins every error message.
 ///
 /// Throws: Error if the text is not valid JSON, is nested deeper than max_json_depth, or repeats a key within an object.
 inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
@@ -145,7 +145,7 @@ inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
   return builder.take();
 }
 
-/// Throws: Error if a file's first bytes are those of a pointer that git-lfs left in the place of the file.
+/// Throws: Error if `begin`, the first bytes of a file, show that it is a git-lfs pointer instead of the file itself.
 inline void check_is_fetched(std::string_view begin, std::string_view name) {
   require(!begin.starts_with("version https://git-lfs"), name,
           ": is a git-lfs pointer, not the file itself: fetch it with 'git lfs pull', or download the file anew");
@@ -161,7 +161,7 @@ inline std::string read_text_file(const std::filesystem::path& path, std::size_t
   std::ifstream file(path, std::ios::binary);
   require(file.is_open(), path.string(), ": cannot open: ", errno != 0 ? std::strerror(errno) : "unknown reason");
   std::string text;
-  // In pieces rather than by the file's size, so that pipes work and a size that lies allocates nothing.
+  // In pieces rather than by the file's size, so that pipes work and a wrong size allocates nothing.
   std::vector<char> piece(std::size_t{1} << 16);
   while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
     text.append(piece.data(), static_cast<std::size_t>(file.gcount()));

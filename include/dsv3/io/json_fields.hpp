@@ -1,7 +1,7 @@
-// Floor 6. Fields: typed reading of a JSON object's fields, with defaults and with errors that name field, expectation and value. It knows
-// which fields have been read, so that those that nobody read can be told.
+// Floor 6. Fields: typed reading of a JSON object's fields, with defaults and with errors that name field, expectation and value. It
+// records which fields have been read, so that unread ones can be reported.
 //
-// Which fields there are is the business of config_json.hpp and of variants' own configurations.
+// config_json.hpp and variants' own configurations know which fields there are.
 #pragma once
 
 #include <cmath>
@@ -23,7 +23,7 @@ namespace dsv3::inline DSV3_ISA::io {
 /// A JSON object whose fields are read with conversions and defaults; null counts as absent, and as false where true or false is expected.
 class Fields {
  public:
-  /// `place` (a file name) opens every message. The object must outlive this and all copies.
+  /// `place` (a file name) begins every error message. The object must outlive this and all copies.
   Fields(const nlohmann::json& object, const std::string& place)
       : object_(&object), prefix_(place + ": "), read_(std::make_shared<std::set<std::string>>()) {}
 
@@ -40,7 +40,7 @@ class Fields {
     fail(prefix_, path_, field, ": expected ", expected, ", found ", value == nullptr ? "nothing" : describe(*value), hint);
   }
 
-  /// `hint` closes the message.
+  /// Throws an Error about that field unless `good`. `hint` ends the message.
   void expect(bool good, const char* field, std::string_view expected, std::string_view hint = {}) const {
     if (!good) wrong(field, expected, hint);
   }
@@ -87,7 +87,7 @@ class Fields {
     return inner;
   }
 
-  /// The fields of this object that nobody has read and that are not null, with those of objects in it of which something was read.
+  /// The fields of this object that are not null and were not read, including fields of nested objects of which another field was read.
   std::vector<std::string> unread() const {
     std::vector<std::string> out;
     for (const auto& [name, value] : object_->items()) {
@@ -105,7 +105,7 @@ class Fields {
   bool contains(const char* field) const { return object_->contains(field); }
   bool empty() const { return object_->empty(); }
 
-  /// Also takes 4096.0; sizes beyond 2^53 are no one's.
+  /// Also takes 4096.0. Refuses numbers beyond 2^53, which a double does not hold exactly.
   static std::optional<Index> as_integer(const nlohmann::json& value) {
     constexpr double exact = 9007199254740992.0;
     if (!value.is_number()) return std::nullopt;

@@ -1,11 +1,11 @@
 // Floor 6. JSON schemas as grammars in GBNF, for the part of JSON Schema that structured answers use.
 //
-// Covered: type (also several), object with properties, required, additionalProperties (a schema where there are no properties),
-// minProperties and maxProperties of such, array with items, prefixItems, minItems, maxItems, string with minLength, maxLength, format,
+// Covered: type (also several), object with properties, required, additionalProperties, minProperties and maxProperties (the last three
+// restrict only objects without properties), array with items, prefixItems, minItems, maxItems, string with minLength, maxLength, format,
 // pattern (schema_strings.hpp), number and integer with minimum, maximum and their exclusive forms, boolean, null, enum, const, anyOf,
-// oneOf, allOf, nullable, $ref within the schema. Keywords that only describe are skipped; every other one is refused, as an answer that
-// ignores it might be wrong. Answers are a part of what the schema allows: properties in the schema's order and no others, at most one
-// space after ':' and ',', numbers of moderate length. oneOf is read as anyOf: what matches two of its schemas is not kept out.
+// oneOf, allOf, nullable, $ref within the schema. Descriptive keywords are skipped; every other one is refused, because an answer that
+// ignores it might be wrong. Answers are a subset of what the schema allows: properties in the schema's order and no others, at most one
+// space after ':' and ',', numbers of moderate length. oneOf is read as anyOf: an answer may match two of its schemas.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +34,7 @@ namespace detail {
 template <class Json>
 class SchemaGrammar {
  public:
-  /// Adds documents that begin with the text `before`.
+  /// Adds documents of `schema` that follow the text `before`.
   void add(std::string_view before, const Json& schema) {
     root_ = &schema;
     references_.clear();
@@ -45,7 +45,7 @@ class SchemaGrammar {
 
  private:
   static constexpr int max_depth = 64;
-  // A string's characters; numbers that end; any value, for schemas that say nothing of it.
+  // Rules for a string's characters, for numbers of bounded length, and for any value, where a schema does not restrict it.
   static constexpr std::string_view basics = R"gbnf(ws ::= " "?
 char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})
 string ::= "\"" char* "\""
@@ -78,7 +78,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     }
     if (schema.contains("$ref")) {
       if (is_alone(schema, "$ref")) return reference(schema["$ref"], where, depth);
-      Json joined = rest_of(schema, "$ref", where);  // as of 2019-09: what stands beside it holds as well
+      Json joined = rest_of(schema, "$ref", where);  // since 2019-09, keywords beside it apply as well
       merge_schema(joined, target(schema["$ref"], where), where);
       return visit(joined, where, depth + 1);
     }
@@ -120,7 +120,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     return typed(type, schema, where, depth, false);
   }
 
-  /// What stands beside a keyword, to be joined with what that asks for.
+  /// The keywords beside `keyword`, to be joined with what it asks for.
   Json rest_of(const Json& schema, const char* keyword, const std::string& where) {
     constexpr int most = 500;  // each copies a part of the schema
     require(++joined_ <= most, where, ": more than ", most, " schemas that must be joined");
@@ -147,7 +147,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     require(type.is_string(), where, ".type: expected a string or a list of strings, found ", type.type_name());
     const std::string name = type.template get<std::string>();
     const auto check = [&](std::initializer_list<std::string_view> keywords) {
-      if (!one_of_several) allow(schema, where, keywords);  // with several types, another's keywords stand here too
+      if (!one_of_several) allow(schema, where, keywords);  // with several types, other types' keywords are here too
     };
     if (one_of_several)
       allow(schema, where,
@@ -198,7 +198,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     require(least <= required.size() && (!most || *most >= all.size()), where,
             ": minProperties and maxProperties are supported only where there are no properties, or where they change nothing");
 
-    // From the last property to the first: what may follow when none has been written yet, and when one has.
+    // Built from the last property to the first: what may follow if no property has been written yet, and if one has.
     std::string if_first = "", if_later = "";
     for (auto at = all.rbegin(); at != all.rend(); ++at) {
       const auto& [name, property] = *at;
@@ -224,7 +224,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     return listed("\"{\"", add_rule("string \":\" ws " + value), "\"}\"", least, most);
   }
 
-  /// `least` to `most` times `item`, with commas between, and what stands around them.
+  /// `item` `least` to `most` times, with commas between, enclosed by `before` and `behind`.
   static std::string listed(const std::string& before, const std::string& item, const std::string& behind, std::size_t least,
                             std::optional<std::size_t> most) {
     const std::string rest =
@@ -234,7 +234,7 @@ array ::= "[" (value ("," ws value)*)? "]"
 
   std::string array(const Json& schema, const std::string& where, int depth) {
     auto [least, most] = bounds(schema, where, "minItems", "maxItems");
-    std::string first;  // what prefixItems asks for; all of it is written
+    std::string first;  // the items of prefixItems; all of them are written
     if (schema.contains("prefixItems")) {
       const Json& list = schema["prefixItems"];
       require(list.is_array() && !list.empty(), where, ".prefixItems: expected a list that is not empty");
@@ -263,7 +263,7 @@ array ::= "[" (value ("," ws value)*)? "]"
     return name;
   }
 
-  const Json* root_ = nullptr;  // of the documents that are being added
+  const Json* root_ = nullptr;  // schema of the documents being added
   std::vector<std::string> documents_;
   std::string rules_;
   std::map<std::string, std::string> references_;
@@ -274,8 +274,8 @@ array ::= "[" (value ("," ws value)*)? "]"
 }  // namespace detail
 
 /// A grammar in GBNF whose texts are JSON documents that the schema allows.
-/// Throws: Error naming the place if the schema is malformed or uses what is not covered. Recursion by $ref that has no end is found by
-/// grammar::parse_gbnf().
+/// Throws: Error naming the place if the schema is malformed or uses what is not covered. grammar::parse_gbnf() reports endless recursion
+/// by $ref.
 template <class Json>
 std::string json_schema_grammar(const Json& schema) {
   detail::SchemaGrammar<Json> grammar;
@@ -283,7 +283,7 @@ std::string json_schema_grammar(const Json& schema) {
   return grammar.text();
 }
 
-/// The same for texts that begin in one of several ways, each with a schema for what follows: calls of one of several tools.
+/// The same for several choices, each a fixed text followed by a document of its schema: calls of one of several tools.
 template <class Json>
 std::string json_schema_grammar(std::span<const std::pair<std::string, Json>> choices) {
   detail::SchemaGrammar<Json> grammar;

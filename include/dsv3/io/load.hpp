@@ -1,7 +1,8 @@
-// Floor 6. Loading a checkpoint: every tensor of the model bound to the mapped files, and everything that does not fit told at once.
+// Floor 6. Loading a checkpoint: binds every tensor of the model to the mapped files, and reports everything that does not fit in one
+// error.
 //
-// load() itself is declared in load_options.hpp. There is no conversion step. Weights stay in the files' pages, which the system reads when
-// they are first used.
+// load_options.hpp declares load() itself. There is no conversion step. Weights stay in the files' pages, which the system reads when they
+// are first used.
 #pragma once
 
 #include <filesystem>
@@ -18,7 +19,7 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// How a checkpoint's tensors differ from a model's. Sentences that name tensor and file.
+/// How a checkpoint's tensors differ from a model's: messages that name tensor and file.
 struct Mismatch {
   std::vector<std::string> missing, misshapen, unexpected;
 
@@ -43,7 +44,7 @@ struct Mismatch {
 namespace detail {
 
 /// Tensors that checkpoints carry and a model does not read: MTP modules' copies of embedding and head, tied heads, rotary frequencies,
-/// other engines' scales of caches and inputs, and layers behind the last one that the configuration declares.
+/// other engines' scales of caches and inputs, and layers after the last one that the configuration declares.
 inline bool is_redundant(const std::string& name, const Config& c) {
   for (const char* ending : {".rotary_emb.inv_freq", ".k_scale", ".v_scale", ".input_scale"})
     if (name.ends_with(ending)) return true;
@@ -69,12 +70,13 @@ bool all_finite(const W& w) {
 
 }  // namespace detail
 
-/// The configuration, with as many MTP modules as the checkpoint really has: tools that copy checkpoints often drop them and keep the
-/// number.
+/// The configuration, with as many MTP modules as the checkpoint really has: tools that copy checkpoints often drop the modules, but keep
+/// their number in config.json.
 template <std::derived_from<Config> C>
 C present_config(const C& declared, const CheckpointFiles& files) {
   C c = declared;
-  // A module is told by a tensor of its own: the layer's number may be that of a main layer of a model that was cut to fewer.
+  // A module is recognised by a tensor that main layers lack: if config.json declares fewer layers than there are, the number may be a main
+  // layer's.
   const auto is_module = [&](Index layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     return files.find(prefix + "enorm.weight") != nullptr || files.find(prefix + "eh_proj.weight") != nullptr;
@@ -85,7 +87,7 @@ C present_config(const C& declared, const CheckpointFiles& files) {
 
 namespace detail {
 
-/// Calls fit(name, parameter) -> Problem for every parameter of `model` that has a tensor, and lists all that is wrong.
+/// Calls fit(name, parameter) -> Problem for every parameter of `model` that has a tensor, and collects all problems.
 template <class ModelOrConst, class Fit>
 Mismatch match(ModelOrConst& model, const CheckpointFiles& files, const Binder& binder, Fit&& fit) {
   Mismatch mismatch;
@@ -95,7 +97,7 @@ Mismatch match(ModelOrConst& model, const CheckpointFiles& files, const Binder& 
     const auto use = [&](const std::string& tensor) { used.insert(tensor); };
     const Tensor* tensor = binder.find(name, parameter, use);
     if (tensor == nullptr && model.config().tie_word_embeddings && name == "model.embed_tokens.weight") {
-      name = "lm_head.weight";  // some programs keep this name of the two
+      name = "lm_head.weight";  // some programs save tied weights under this name
       tensor = binder.find(name, parameter, use);
     }
     if (tensor == nullptr) {
@@ -122,7 +124,7 @@ Mismatch compare(const Model<P>& model, const CheckpointFiles& files) {
 
 namespace detail {
 
-/// Begins to read what binding will look at: vectors, and scales that are checked or converted.
+/// Starts to read what binding needs: vectors, and scales that are checked or converted.
 inline void read_ahead(const CheckpointFiles& files, const LoadOptions& options) {
   for (const Tensor& tensor : files.tensors()) {
     const bool scales = tensor.name.ends_with("_scale_inv") && (options.check_scales || tensor.dtype != Dtype::F32);
@@ -132,8 +134,8 @@ inline void read_ahead(const CheckpointFiles& files, const LoadOptions& options)
 
 }  // namespace detail
 
-/// Binds every parameter of `model` to its tensor in `files`, as far as they fit, and says what did not. The model keeps the files open.
-/// Without check_values, the pages of the files that are read are those that hold scales and vectors.
+/// Binds every parameter of `model` to its tensor in `files` if that fits, and returns what does not. The model keeps the files mapped.
+/// Without check_values, only the pages that hold scales and vectors are read.
 template <class P>
 Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& options = {}) {
   std::vector<std::shared_ptr<const void>> owners = files.owners();
@@ -161,7 +163,7 @@ Model<P> load(const std::filesystem::path& folder, const LoadOptions& options) {
   const auto declared = read_config<typename P::Config>(folder);
   const auto files = CheckpointFiles::open(folder);
   const auto config = present_config(declared, files);
-  // Before anything is built for a configuration that these files cannot be meant for.
+  // Refuse a configuration that cannot belong to these files before anything is built for it.
   const Index experts = (config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts * 3;
   require(experts <= 10000 + 4 * static_cast<Index>(files.tensors().size()), folder.string(), ": config.json describes ", experts,
           " expert tensors, the files hold ", files.tensors().size(), " tensors in all");

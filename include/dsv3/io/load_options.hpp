@@ -1,4 +1,4 @@
-// Floor 6. load() as a declaration, and its options: all that a file needs which links dsv3::precompiled. The definition is load.hpp.
+// Floor 6. Declares load() and its options: all that a source file needs if it links dsv3::precompiled. load.hpp has the definition.
 #pragma once
 
 #include <filesystem>
@@ -11,10 +11,10 @@ namespace dsv3::inline DSV3_ISA::io {
 struct LoadOptions {
   /// Called after each tensor with the number bound so far and the number there are.
   std::function<void(Index bound, Index total)> progress;
-  /// Looks at every scale of fp8 weights for NaN and infinity. That reads the pages that hold scales, a few megabytes for each 10 GB:
-  /// switch it off to open a very large checkpoint from slow storage at once.
+  /// Checks every scale of fp8 weights for NaN and infinity. That reads the pages that hold scales, a few megabytes per 10 GB: switch it
+  /// off to open a very large checkpoint on slow storage without delay.
   bool check_scales = true;
-  /// Looks at every weight for NaN and infinity, which reads all files. Without it such weights are noticed when a block's output is not
+  /// Checks every weight for NaN and infinity, which reads all files. Without it such weights are noticed when a block's output is not
   /// finite.
   bool check_values = false;
 };

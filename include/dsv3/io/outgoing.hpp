@@ -1,4 +1,4 @@
-// Floor 6. A tensor on its way into a file: its description, and where its rows lie in memory.
+// Floor 6. A tensor to be written to a file: its description, and where its rows lie in memory.
 #pragma once
 
 #include <string>

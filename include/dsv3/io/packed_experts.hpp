@@ -26,8 +26,8 @@ inline Tensor matrix_of(const Tensor& packed, Index e, Index begin, Index rows, 
 }  // namespace detail
 
 /// Replaces every "...mlp.experts.gate_up_proj" [E, 2 I, D] and "...mlp.experts.down_proj" [E, D, I], and their block scales, by the
-/// matrices of the published layout, "...mlp.experts.0.gate_proj.weight" and so on, which are views of the same bytes. Rows of gate_proj
-/// come first.
+/// matrices of the published layout, "...mlp.experts.0.gate_proj.weight" and so on, which are views of the same bytes. In gate_up_proj, the
+/// rows of gate_proj come first.
 inline void split_packed_experts(std::vector<Tensor>& tensors) {
   constexpr std::string_view scales = "_scale_inv";
   std::vector<Tensor> split;

@@ -1,5 +1,5 @@
-// Floor 6. Hints to the system about how mapped memory will be read. They change how fast pages come and how many, never what they hold; a
-// system that does not know one ignores it.
+// Floor 6. Hints to the system about how mapped memory will be read. They change how fast and how many pages are read, never their
+// contents. A system ignores hints that it does not know.
 #pragma once
 
 #include <sys/mman.h>
@@ -30,8 +30,8 @@ inline void advise(std::span<const std::byte> bytes, int advice) {
 
 }  // namespace detail
 
-/// While it lives, touching a page of `files`, whole mappings that outlive it, reads that page alone. Otherwise the system reads its
-/// neighbourhood too, on some machines megabytes.
+/// While it lives, touching a page of `files` reads only that page. Otherwise the system reads the pages around it too, on some machines
+/// megabytes. `files` are whole mappings, which must outlive it.
 class SinglePages {
  public:
   explicit SinglePages(std::span<const std::span<const std::byte>> files) : files_(files) {
@@ -47,10 +47,10 @@ class SinglePages {
   std::span<const std::span<const std::byte>> files_;
 };
 
-/// `bytes` will be read soon: the system begins to, without being waited for.
+/// Starts to read `bytes`, which will be needed soon, in the background.
 inline void will_read(std::span<const std::byte> bytes) { detail::advise(bytes, MADV_WILLNEED); }
 
-/// `file`, a whole mapping, is worth huge pages where the file system has them: fewer address translations for weights that are streamed.
+/// Asks for huge pages for `file`, a whole mapping, if the file system has them: fewer address translations for weights that are streamed.
 inline void prefer_huge_pages([[maybe_unused]] std::span<const std::byte> file) {
 #ifdef MADV_HUGEPAGE
   detail::advise(file, MADV_HUGEPAGE);

@@ -1,7 +1,6 @@
-// Floor 6. Prefaulting: a loaded model's weights brought into memory before they are used.
+// Floor 6. Prefaulting: brings a loaded model's weights into memory before they are used.
 //
-// Optional: weights are read when they are first used anyway. Nothing runs unless it is called; call it from a thread of your own to read
-// while the model already works.
+// Optional: otherwise weights are read when they are first used. Call it from a thread of your own to read while the model already works.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +16,7 @@ namespace dsv3::inline DSV3_ISA::io {
 
 namespace detail {
 
-/// Makes the pages of `bytes`, which are not empty, resident and maps them.
+/// Makes the pages of `bytes` resident and maps them. `bytes` must not be empty.
 inline void touch(std::span<const std::byte> bytes) {
 #ifdef MADV_POPULATE_READ
   const auto pages = pages_of(bytes);
@@ -44,11 +43,11 @@ std::vector<std::span<const std::byte>> weight_bytes(const Model<P>& model) {
 
 }  // namespace detail
 
-/// Reads all weight matrices of `model` into memory, in the order in which a token meets them, on the threads of `ctx`; pages that are
-/// there already cost little. progress(done, total) is called with bytes on the calling thread, every 64 MB or so; false ends it. Returns
+/// Reads all weight matrices of `model` into memory, in the order in which a forward pass uses them, on the threads of `ctx`; pages already
+/// in memory cost little. Calls progress(done, total), in bytes, on the calling thread every 64 MB or so; returning false stops. Returns
 /// whether all was read. While it runs, other threads may compute with the model on contexts of their own.
 ///
-/// On a machine of several memory nodes a page lies on the node of the thread that reads it first: give it the executor that will compute.
+/// On a NUMA machine a page lies on the node of the thread that reads it first, so give `ctx` the executor that will compute.
 template <class P, class Progress>
 bool prefault(Context& ctx, const Model<P>& model, Progress&& progress) {
   constexpr std::size_t piece = std::size_t{1} << 23;

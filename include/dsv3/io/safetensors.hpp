@@ -1,7 +1,7 @@
 // Floor 6. Safetensors: the tensors of one .safetensors file, as views into its mapping.
 //
-// The layout is 8 bytes of little-endian header length, a JSON header, then the data. Only the header is read on opening. Writing is
-// safetensors_writer.hpp, several files that make one checkpoint are checkpoint_files.hpp.
+// The layout is 8 bytes of little-endian header length, a JSON header, then the data. Only the header is read on opening.
+// safetensors_writer.hpp writes files; checkpoint_files.hpp opens the several files of a checkpoint.
 #pragma once
 
 #include <algorithm>
@@ -89,7 +89,7 @@ class Safetensors {
     check_layout(data, name);
   }
 
-  /// The tensors must tile the data: what two tensors share, or none owns, could carry anything.
+  /// The tensors must tile the data: overlaps and gaps could hide other content.
   void check_layout(std::span<const std::byte> data, std::string_view name) const {
     std::vector<const Tensor*> order(tensors_.size());
     std::ranges::transform(tensors_, order.begin(), [](const Tensor& t) { return &t; });

@@ -1,6 +1,6 @@
 // Floor 6. The header of a safetensors file: Tensor, and the reader that turns the JSON text into tensors.
 //
-// Checks each entry by itself. That the tensors tile the data, and where the header lies in a file, is checked in safetensors.hpp.
+// Checks each entry by itself. safetensors.hpp checks where the header lies in a file, and that the tensors tile the data.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // Floor 6. Writing a safetensors file, streamed: names and shapes first, then one tensor after the other.
 //
-// Tensors are stored with the larger element types first and otherwise in the order given, so that each starts at a multiple of its
-// element size (the format allows no padding between them). Splitting into shards is left to the caller.
+// Tensors are sorted by element size, the largest first, then by name, so that each starts at a multiple of its element size (the format
+// allows no padding between them). Splitting into shards is left to the caller.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// What a file to be written says about a tensor.
+/// The header entry of a tensor to be written.
 struct TensorSpec {
   std::string name;
   Dtype dtype = Dtype::F32;
@@ -98,7 +98,7 @@ inline std::string safetensors_head(const std::vector<TensorSpec>& specs, const 
 
 }  // namespace detail
 
-/// Writes `target` from tensors whose data is made on the way.
+/// Writes `target` from tensors whose data is produced during writing.
 ///
 /// `source(spec, sink)` is called once for each tensor, in the order of the file, and hands its bytes, little-endian and row-major, to
 /// `sink(std::span<const std::byte>)` in as many pieces as it likes. The file appears under its name when all is written (AtomicFile).

@@ -49,7 +49,7 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
 
 }  // namespace detail
 
-/// Writes `model` into `folder`, which is made if it does not exist. Each file appears whole or not at all, config.json last.
+/// Writes `model` into `folder`, which is created if it does not exist. Each file appears whole or not at all, config.json last.
 /// Throws: Error naming the file and what failed, or a weight that is not bound to memory.
 template <class P>
 void save(const Model<P>& model, const std::filesystem::path& folder, const SaveOptions& options = {}) {
@@ -94,7 +94,7 @@ void save(const Model<P>& model, const std::filesystem::path& folder, const Save
       for (const auto& t : shards[i]) map["weight_map"][t.spec.name] = name;
     }
     detail::write_text(index, map.dump(2) + "\n");
-    std::filesystem::remove(single, error);  // readers would prefer it to the shards
+    std::filesystem::remove(single, error);  // readers would prefer a stale one to the shards
     require(!error, single.string(), ": cannot remove the file that the shards replace: ", error.message());
   }
   detail::write_text(folder / "config.json", config_to_json(config));

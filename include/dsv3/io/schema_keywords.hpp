@@ -1,4 +1,4 @@
-// Floor 6. JSON schemas as collections of keywords: which count, where a reference leads, and how several are joined (allOf).
+// Floor 6. JSON schemas as collections of keywords: which restrict, what a reference refers to, and how schemas are joined (allOf).
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace dsv3::inline DSV3_ISA::io::detail {
 
-/// Whether a keyword only describes.
+/// Whether a keyword only describes, without restricting anything.
 inline bool describes(const std::string& key) {
   static const std::set<std::string_view> describing{"title",
                                                      "description",
@@ -44,7 +44,7 @@ void allow(const Json& schema, const std::string& where, std::initializer_list<s
             " is not supported here");
 }
 
-/// The schema less one keyword.
+/// The schema without one keyword.
 template <class Json>
 Json without(const Json& schema, const char* key) {
   Json rest = schema;
@@ -52,7 +52,7 @@ Json without(const Json& schema, const char* key) {
   return rest;
 }
 
-/// Whether nothing but that keyword counts.
+/// Whether all keywords but `keyword` only describe.
 template <class Json>
 bool is_alone(const Json& schema, std::string_view keyword) {
   for (const auto& [key, value] : schema.items())
@@ -86,7 +86,7 @@ const Json* find_reference(const Json& root, std::string_view reference) {
   return at;
 }
 
-/// Adds what `part` asks for to `schema`.
+/// Joins `part` into `schema`, so that both must hold.
 /// Throws: Error naming the place `where` if both have a keyword that cannot be joined, such as two types.
 template <class Json>
 void merge_schema(Json& schema, const Json& part, const std::string& where) {

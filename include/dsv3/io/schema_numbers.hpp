@@ -13,12 +13,12 @@ namespace dsv3::inline DSV3_ISA::io {
 
 namespace detail {
 
-/// Numbers by their decimal digits, of which the last `decimals` stand behind a point.
+/// Numbers by their decimal digits; the last `decimals` digits follow a point.
 class DigitRange {
  public:
   explicit DigitRange(std::size_t decimals) : decimals_(decimals) {}
 
-  /// Those from low to high, both in units of the last digit; 0 <= low <= high.
+  /// The numbers from low to high, both in units of the last digit; 0 <= low <= high.
   std::string between(std::int64_t low, std::int64_t high) const {
     const std::size_t shortest = decimals_ + 1;
     std::string out;
@@ -43,7 +43,7 @@ class DigitRange {
     return std::string(length - text.size(), '0') + text;
   }
 
-  /// One digit from a to b, of which `left` remain with this one.
+  /// One digit from a to b; `left` digits remain, including this one.
   std::string digit(char a, char b, std::size_t left) const {
     std::string out = left == decimals_ ? "\".\" [" : "[";
     out += a;
@@ -80,7 +80,7 @@ class DigitRange {
 
 }  // namespace detail
 
-/// The numbers from low to high with that many decimals, none for integers, in units of the last decimal. Both within +-10^17.
+/// The numbers from low to high with that many decimals (0: integers). Bounds are in units of the last decimal, within +-10^17.
 /// Throws: Error if there are none.
 inline std::string number_range(std::int64_t low, std::int64_t high, std::size_t decimals = 0) {
   const detail::DigitRange range(decimals);
@@ -91,8 +91,8 @@ inline std::string number_range(std::int64_t low, std::int64_t high, std::size_t
   return "(" + out + ")";
 }
 
-/// The numbers from low to high, of which those with `open_low` or `open_high` excluded, as integers and with 1 to 6 decimals; infinite
-/// bounds stand for as large as a number gets here. Throws: Error if there are none.
+/// The numbers from low to high, without low if `open_low` and without high if `open_high`: integers and, unless `integer`, numbers of 1 to
+/// 6 decimals. Bounds are clamped to +-1e11; infinite bounds are allowed. Throws: Error if there are none.
 inline std::string number_range(double low, bool open_low, double high, bool open_high, bool integer) {
   constexpr double largest = 1e11;
   require(low <= largest && high >= -largest, "expected a range that reaches into [-1e11, 1e11]");
@@ -101,7 +101,7 @@ inline std::string number_range(double low, bool open_low, double high, bool ope
     const auto unit = static_cast<double>(detail::DigitRange::power(decimals));
     const auto scaled = [&](double bound, bool open, double inward) {
       const double clamped = std::clamp(bound, -largest, largest) * unit, nearest = std::round(clamped);
-      // A bound such as 0.1 is no double: what is that close to a decimal is meant to be it.
+      // A bound such as 0.1 is not exact as a double: a bound this close to a decimal is taken for that decimal.
       const bool exact = std::abs(clamped - nearest) < 1e-6;
       const double inside = exact ? nearest : inward > 0 ? std::ceil(clamped) : std::floor(clamped);
       return static_cast<std::int64_t>(inside + (exact && open ? inward : 0));

@@ -1,4 +1,4 @@
-// Floor 6. The keywords of JSON schemas that say how long or how large a value is, as expressions of GBNF.
+// Floor 6. The keywords of JSON schemas that limit the length or size of a value, as expressions of GBNF.
 #pragma once
 
 #include <limits>
@@ -12,7 +12,7 @@
 
 namespace dsv3::inline DSV3_ISA::io::detail {
 
-/// The numbers of two keywords such as minItems and maxItems; 0 and nothing if they are absent.
+/// The values of two keywords such as minItems and maxItems; 0 and nothing if they are absent.
 template <class Json>
 std::pair<std::size_t, std::optional<std::size_t>> bounds(const Json& schema, const std::string& where, const char* low, const char* high) {
   const auto count = [&](const char* key) -> std::optional<std::size_t> {
@@ -29,7 +29,7 @@ std::pair<std::size_t, std::optional<std::size_t>> bounds(const Json& schema, co
 
 /// "{2,5}".
 inline std::string repetition(std::size_t least, std::optional<std::size_t> most) {
-  std::string out = "{";  // by steps: GCC 12 at -O3 warns of "{" + std::to_string(), which is right
+  std::string out = "{";  // in steps: GCC 12 at -O3 wrongly warns of "{" + std::to_string()
   out += std::to_string(least);
   out += ',';
   if (most) out += std::to_string(*most);
@@ -37,7 +37,7 @@ inline std::string repetition(std::size_t least, std::optional<std::size_t> most
   return out;
 }
 
-/// The same for those two keywords; empty if both are absent.
+/// repetition() for two such keywords; empty if both are absent.
 template <class Json>
 std::string counts(const Json& schema, const std::string& where, const char* low, const char* high) {
   const auto [least, most] = bounds(schema, where, low, high);
@@ -64,7 +64,7 @@ std::string string_expression(const Json& schema, const std::string& where) {
     } catch (const Error& e) {
       fail(where, ".", e.what());
     }
-  if (inside) return "\"\\\"\" (" + *inside + ") \"\\\"\"";  // lengths beside a format are not looked at: two grammars cannot be joined
+  if (inside) return "\"\\\"\" (" + *inside + ") \"\\\"\"";  // lengths beside a format are ignored: two grammars cannot be intersected
   return count.empty() ? "string" : "\"\\\"\" char" + count + " \"\\\"\"";
 }
 
@@ -75,7 +75,7 @@ std::string number_expression(const Json& schema, const std::string& where, bool
   bool open_low = false, open_high = false, bounded = false;
   const auto bound = [&](const char* key, double& value, bool& open, bool exclusive, bool is_low) {
     if (!schema.contains(key)) return;
-    if (exclusive && schema[key].is_boolean()) {  // of draft 4: it belongs to the other keyword
+    if (exclusive && schema[key].is_boolean()) {  // draft 4: a flag of the other keyword
       open = schema[key].template get<bool>();
       return;
     }

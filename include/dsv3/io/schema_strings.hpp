@@ -1,7 +1,8 @@
-// Floor 6. Strings of JSON schemas as expressions of GBNF: format, and pattern for the part of regular expressions that a grammar has.
+// Floor 6. Strings of JSON schemas as expressions of GBNF: format, and pattern for the part of regular expressions that a grammar can
+// express.
 //
-// What they describe is a string's value; the expressions match it as JSON writes it, between the quotes, which are not part of them.
-// Patterns cover characters, classes, ., groups, |, quantifiers, and ^ and $ at the ends of a pattern.
+// Both describe a string's value; the expressions match it as JSON writes it between the quotes, without the quotes. Patterns cover
+// characters, classes, ., groups, |, quantifiers, and ^ and $ at the ends of a pattern.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,8 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// What a format stands for; nothing for formats that only describe. Dates are those of every year: 29 February is left out.
+/// The expression of a format; nothing for other formats, which only describe. Dates are only those that exist in every year: 29 February
+/// is left out.
 inline std::optional<std::string> format_expression(std::string_view name) {
   static const std::string
       date =
@@ -120,7 +122,7 @@ class PatternParser {
       if (out.size() == 2 || out[1] == ',' || out.find_first_not_of("0123456789,", 1) != out.size() - 1) wrong("'{n}', '{n,}' or '{n,m}'");
       at_ = end + 1;
     }
-    if (!out.empty()) take('?');  // lazy: the same strings
+    if (!out.empty()) take('?');  // lazy quantifiers match the same strings
     if (more() && !out.empty() && std::string_view("*+?{").find(text_[at_]) != std::string_view::npos) wrong("no second quantifier");
     return out;
   }
@@ -186,7 +188,7 @@ class PatternParser {
     return {{{code, code}}, false};
   }
 
-  /// A character of UTF-8.
+  /// Takes one character of UTF-8.
   std::uint32_t character() {
     const auto byte = [&] { return static_cast<std::uint32_t>(static_cast<unsigned char>(text_[at_])); };
     const std::uint32_t lead = byte();
@@ -213,7 +215,7 @@ class PatternParser {
     for (const auto& [c, name] : escaped)
       if (contains(static_cast<unsigned char>(c)))
         backslashed += name == '"' || name == '\\' ? std::string("\\") + name : std::string(1, name);
-    // The others: what is asked for, without controls, quote and backslash.
+    // The other characters: those asked for, without controls, quote and backslash.
     std::vector<Range> plain;
     if (negated) {
       ranges.insert(ranges.end(), {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}});

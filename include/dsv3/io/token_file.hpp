@@ -15,8 +15,8 @@ namespace dsv3::inline DSV3_ISA::io {
 /// A sequence of token ids in a file. Constant once opened.
 class TokenFile {
  public:
-  /// Opens `path`. A file X.bin beside which X.idx lies is Megatron's; one that begins with llm.c's magic number has its header (uint16 or
-  /// uint32 ids); any other holds bare ids of `bare_bytes` each (2 as nanoGPT writes them, or 4).
+  /// Opens `path`. A file X.bin with an X.idx beside it is Megatron's. A file that begins with llm.c's magic number has llm.c's header
+  /// (uint16 or uint32 ids). Any other file holds bare ids of `bare_bytes` each (2 as nanoGPT writes them, or 4).
   /// Throws: Error if it cannot be opened, or a header and the file's size disagree.
   static TokenFile open(const std::filesystem::path& path, int bare_bytes = 2) {
     TokenFile file;

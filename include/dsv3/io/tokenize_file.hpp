@@ -1,4 +1,4 @@
-// Floor 6. Text files as training data: plain text, or JSONL with a field "text", cut into tokens once and kept in a token file.
+// Floor 6. Text files as training data: plain text, or JSONL with a field "text", tokenized once, to be kept in a token file.
 #pragma once
 
 #include <fstream>
@@ -12,14 +12,14 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 struct TokenizeOptions {
-  std::optional<int> end_token;                ///< put behind every document
+  std::optional<int> end_token;                ///< appended to every document
   std::optional<train::FimTokens> fim_tokens;  ///< fill-in-the-middle, at fim_rate
   double fim_rate = 0;
   std::uint64_t seed = 0;
 };
 
-/// The ids of a text file, one document, or of a .jsonl file, one document a line in its field "text".
-/// Throws: Error naming the file, and the line of one that is no such JSON.
+/// The ids of a text file (one document) or of a .jsonl file (one document per line, in its field "text").
+/// Throws: Error naming the file, and the line that is not such JSON.
 inline std::vector<int> tokenize_file(const std::filesystem::path& path, const Tokenizer& tokenizer, const TokenizeOptions& options = {}) {
   std::vector<int> ids;
   std::uint64_t documents = 0;

@@ -1,4 +1,4 @@
-// Floor 6. A trainer's state as a file beside the checkpoint: master weights, moments, average, and where in the run they stand.
+// Floor 6. A trainer's state as a file beside the checkpoint: master weights, moments, average, and the position in the run.
 #pragma once
 
 #include <charconv>
@@ -9,12 +9,12 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// What else must be known to go on: counted from the run's beginning (spec T50).
+/// What else is needed to resume a run; counts start at the run's beginning (spec T50).
 struct RunPosition {
   Index step = 0;      ///< steps done
   Index samples = 0;   ///< taken from the data
-  std::string config;  ///< the model's config.json; another one's state is refused
-  std::string run;     ///< settings that must be the same for the run to go on bit for bit, in any form
+  std::string config;  ///< the model's config.json; the state of another model is refused
+  std::string run;     ///< settings that must be equal to resume bit for bit, in any form
 };
 
 namespace detail {
@@ -48,7 +48,7 @@ void save_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer
                      {"run", position.run}});
 }
 
-/// Reads a state that save_state() wrote into `trainer` and `average`, which is left empty if there is none.
+/// Reads into `trainer` and `average` a state that save_state() wrote; `average` becomes empty if the state has none.
 /// Throws: Error naming the file and the field if it is no such state, of another version, or of another model than `config`.
 template <class P, class C>
 RunPosition load_state(const std::filesystem::path& path, train::Trainer<P, C>& trainer, const std::string& config, train::Arena& average) {

@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-/// What stands at the start of some text.
+/// The sequence at the start of a text.
 struct Utf8Sequence {
   enum Kind { complete, cut, invalid };  ///< cut: the text ends inside a sequence that was valid so far
   Kind kind;
@@ -27,7 +27,7 @@ inline Utf8Sequence utf8_sequence(std::string_view text) {
   for (std::size_t i = 1; i < length; ++i) {
     if (i == text.size()) return {Utf8Sequence::cut, i};
     unsigned low = 0x80, high = 0xBF;
-    if (i == 1) {  // the second byte is where overlong forms, surrogates and too large code points show
+    if (i == 1) {  // the second byte reveals overlong forms, surrogates and too large code points
       if (lead == 0xE0) low = 0xA0;
       if (lead == 0xED) high = 0x9F;
       if (lead == 0xF0) low = 0x90;

@@ -1,7 +1,7 @@
 // Floor 6. Turns bytes that arrive token by token into text that can be printed at once.
 //
-// A token of a byte-level vocabulary may end in the middle of a character. Leaves out grapheme clusters: an emoji made of several
-// characters may arrive in parts.
+// A token of a byte-level vocabulary may end in the middle of a character. Does not keep grapheme clusters together: an emoji made of
+// several characters may arrive in parts.
 #pragma once
 
 #include <string>

@@ -22,8 +22,9 @@ class Cache {
 
   Cache(const Config& c, Index mtp_modules, CacheOptions options);
 
-  /// A cache that holds the first `tokens` of this one and shares their memory, until one of the two writes to it. The first `known` >=
-  /// tokens of both texts are the same, so that MTP modules keep what they have seen of those.
+  /// A cache that holds the first `tokens` of this one and shares their memory until one of the two writes to it. `known` >= tokens is the
+  /// number of leading tokens that both texts have in common: MTP modules, which look ahead, keep positions that have seen only common
+  /// tokens.
   Cache fork(Index tokens, Index known, CacheOptions options) const requires requires(const Layer& l) { l.fork(tokens, tokens); }
   {
     require(tokens >= 0 && tokens <= tokens_ && tokens <= options.max_tokens && known >= tokens, "cache: cannot share ", tokens, " of ",
@@ -37,7 +38,7 @@ class Cache {
     return other;
   }
 
-  /// The model that it was made for.
+  /// The configuration of the model that it was made for.
   const Config& config() const { return config_; }
   Index mtp_modules() const { return static_cast<Index>(mtp_.size()); }
   /// Tokens held, and how many can be.
@@ -48,7 +49,8 @@ class Cache {
 
   /// Forgets all tokens from position n on. MTP module k keeps the positions whose k + 1 following tokens are kept.
   void truncate(Index n) { truncate(n, n); }
-  /// The same, if the first `known` >= n tokens of the text stay what they are: MTP modules keep the positions that have seen only those.
+  /// The same when the first `known` >= n tokens of the text will not change: MTP modules keep the positions that have seen only those
+  /// tokens.
   void truncate(Index n, Index known) {
     require(n >= 0 && n <= tokens_ && known >= n, "cache: cannot truncate to ", n, " of ", known, " tokens, it holds ", tokens_);
     tokens_ = n;

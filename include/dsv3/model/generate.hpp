@@ -1,6 +1,6 @@
 // Floor 5. The plain generation loop: prefill in chunks, then one token at a time.
 //
-// Batches of sequences, speculation and penalties are generate/'s business.
+// Batches of sequences, speculation and penalties are in generate/.
 #pragma once
 
 #include <optional>
@@ -15,8 +15,8 @@ namespace dsv3::inline DSV3_ISA {
 
 struct GenerateOptions {
   Index max_new_tokens = 256;
-  Index prefill_chunk = 512;  ///< tokens per forward pass of the prompt: bounds scratch memory; changes no bit but under Form::automatic
-  std::optional<std::vector<int>> stop_tokens{};  ///< end the text, unreported; default: the configuration's eos_token_id
+  Index prefill_chunk = 512;  ///< tokens per forward pass of the prompt: bounds scratch memory; changes no bit except under Form::automatic
+  std::optional<std::vector<int>> stop_tokens{};  ///< end the text and are not reported; default: the configuration's eos_token_id
 };
 
 enum class StopReason { max_new_tokens, stop_token, caller, cache_full };

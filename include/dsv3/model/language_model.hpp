@@ -1,4 +1,4 @@
-// Floor 5. What generation asks of a model, so that one that is not Model<P> can be generated from, scheduled and served as well.
+// Floor 5. What generation needs of a model. A model that offers it can be generated from, scheduled and served without being a Model<P>.
 #pragma once
 
 #include "dsv3/core/config.hpp"
@@ -19,7 +19,7 @@ concept SequenceCache = requires(C& c, const C& held, Index n) {
 
 /// A model that continues token sequences. forward(ctx, batch, h) adds each Sequence{ids, cache}'s ids to its cache and gives their states
 /// h [sum of ids, width()]; logits(ctx, h, logits) turns any of these rows into logits [rows, vocab_size]. Of config() only vocab_size and
-/// eos_token_id are asked.
+/// eos_token_id are read.
 template <class M>
 concept LanguageModel = SequenceCache<typename M::Cache> &&
     requires(const M& m, Context& ctx, std::span<const typename M::Sequence> batch, ConstMatrixView<float> x, MatrixView<float> y,
@@ -44,7 +44,7 @@ concept Speculative = LanguageModel<M> && requires(const M& m, Context& ctx, std
   cache.truncate_mtp(k, k);
 };
 
-/// How many such modules a model has.
+/// The number of a model's MTP modules; 0 if it is not Speculative.
 template <LanguageModel M>
 Index mtp_modules([[maybe_unused]] const M& model) {
   if constexpr (Speculative<M>)
@@ -53,7 +53,7 @@ Index mtp_modules([[maybe_unused]] const M& model) {
     return 0;
 }
 
-/// Tokens of a cache that the model and the first `modules` of its MTP modules have seen.
+/// Tokens of a cache that the model and the first `modules` of its MTP modules have all seen.
 template <SequenceCache C>
 Index tokens_seen(const C& cache, [[maybe_unused]] Index modules) {
   Index n = cache.size();

@@ -1,10 +1,10 @@
 // Floor 5. The whole model.
 //
-// A token's way: tokens [T] -> embedding h [T, D] -> per block: norm -> c_q [T, Q], c_kv [T, C] and k_pe [T, R] (cached) -> heads -> o [T,
-// D], added -> norm -> scores s [T, E], choice by s + b, gates from s -> tokens sorted into expert segments -> gated FFN -> combined with
-// the shared expert, added -> final norm -> logits [T, S]; h and the next token's embedding -> MTP modules.
+// The path of a token: tokens [T] -> embedding h [T, D] -> per block: norm -> c_q [T, Q], c_kv [T, C] and k_pe [T, R] (cached) -> heads ->
+// o [T, D], added -> norm -> scores s [T, E], choice by s + b, gates from s -> tokens sorted into expert segments -> gated FFN -> combined
+// with the shared expert, added -> final norm -> logits [T, S]; h and the next token's embedding -> MTP modules.
 //
-// Loading weights is io/load.hpp, producing text is model/generate.hpp.
+// io/load.hpp loads weights, model/generate.hpp produces text.
 #pragma once
 
 #include <memory>
@@ -18,8 +18,8 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// A DeepSeek-V3 model made of the parts that the policy bundle P names. Weights are views of memory that keep() holds on to; a model
-/// is not changed by computing with it, so several threads may use one, each with its own Context and caches.
+/// A DeepSeek-V3 model made of the parts that the policy bundle P names. Weights are views of memory that keep() keeps alive. Computing
+/// does not change a model, so several threads may share one, each with its own Context and caches.
 template <class P = DeepSeekV3>
 class Model {
   static_assert(ModelPolicy<P>);
@@ -70,12 +70,12 @@ class Model {
     forward(ctx, batch, h, none);
   }
 
-  /// The same for texts without caches, for training and scoring: each begins with its first id, and nothing is kept. Texts may follow one
-  /// another in one row of training data; none sees another.
+  /// The same for texts without caches, for training and scoring: each text starts at position 0, and nothing is cached. Texts may be
+  /// packed into one sample of training data; none attends to another.
   template <Tape T>
   void forward_texts(Context& ctx, std::span<const std::span<const int>> texts, MatrixView<float> h, T& tape) const;
 
-  /// x [T, D] that the output head reads: the end of the residual stream and the final norm of h [T, W].
+  /// The input x [T, D] of the output head: the residual stream's end (P::Residual) and the final norm, of h [T, W].
   void finish(Context& ctx, ConstMatrixView<float> h, MatrixView<float> x) const {
     auto scope = ctx.scratch();
     norm_.forward(ctx, ends_.end(ctx, scope, h), x);
@@ -91,7 +91,7 @@ class Model {
 
   /// The norm between the last block and the output head.
   const Norm& final_norm() const { return norm_; }
-  /// The weights [S, D] of the embedding and of the output head: one and the same where they are tied.
+  /// The weights [S, D] of the embedding and of the output head: the same if they are tied.
   const typename P::Storage::View& embedding() const { return embed_.bound("Model"); }
   const typename P::Storage::View& head() const { return (config_.tie_word_embeddings ? embed_ : head_).bound("Model"); }
   /// e [T, D], the embeddings of some tokens.
@@ -145,7 +145,7 @@ class Model {
 
   /// Keeps `owner` (a mapping, a matrix) alive as long as this model and its copies.
   void keep(std::shared_ptr<const void> owner) { owners_.push_back(std::move(owner)); }
-  /// The same, and lets go of all others: every weight now lies in what `owner` owns.
+  /// The same, and releases all other owners, because every weight now lies in memory of `owner`.
   void keep_only(std::shared_ptr<const void> owner) { owners_.assign(1, std::move(owner)); }
 
  private:
@@ -168,7 +168,7 @@ class Model {
   }
   void multiply_head(Context& ctx, ConstMatrixView<float> x, MatrixView<float> logits) const {
     const kernels::Product<typename P::Storage::View> product{x, head(), logits};
-    multiply<P>(ctx, regime_of<P>(1, 1), {&product, 1});  // that of one row, so that bits do not depend on their number
+    multiply<P>(ctx, regime_of<P>(1, 1), {&product, 1});  // one row's regime, so that bits do not depend on the number of rows
   }
   void check_logits(ConstMatrixView<float> h, ConstMatrixView<float> logits) const {
     require(h.cols() == width(), "Model: expected hidden states of ", width(), " columns, got ", h.cols());
@@ -206,13 +206,13 @@ class Model {
       fail("Model: expected hidden states of shape ", shape_string({tokens, width()}), ", got ", shape_string({h.rows(), h.cols()}));
   }
 
-  /// The rows of a pass in `scope`: ids and positions, and room for the segments, which differ from layer to layer by their caches.
+  /// The rows of a pass, allocated in `scope`: ids, positions and segments. The segments' cache pointers change from layer to layer.
   template <class T>
   struct PassRows {
     Rows<Layer, T> rows;
     std::span<Segment<Layer>> segments;
   };
-  // ids_of(item) -> the tokens that an item of the batch adds; held(item) -> how many it has already.
+  // ids_of(item) -> the tokens that an item of the batch adds; held(item) -> how many tokens it already has.
   template <class T, class Batch, class Ids, class Held>
   static PassRows<T> lay_out(Workspace::Scope& scope, const Batch& batch, Index tokens, T& tape, Ids&& ids_of, Held&& held) {
     PassRows<T> pass;
@@ -254,7 +254,7 @@ class Model {
   std::vector<std::shared_ptr<const void>> owners_;
 };
 
-// What follows is outside the class because only that can be precompiled (precompiled.hpp).
+// Members are defined outside the class because only such definitions can be precompiled (precompiled.hpp).
 
 template <class P>
 Model<P>::Model(const Config& config)

@@ -60,8 +60,8 @@ struct DeepSeekV3Halves : DeepSeekV3 {
   using RopePairing = rope::Halves;
 };
 
-/// The bundle P with prompts and attention computed in bf16, for processors that have bf16 products (compute::Bf16Activations), and a
-/// cache in bf16 unless P chooses another than float32: attention rounds what it reads from it anyway.
+/// The bundle P with prompts and attention in bf16 (compute::Bf16Activations), for processors that have bf16 products. The cache is bf16
+/// too, unless P sets a format other than float32: attention rounds what it reads to bf16 anyway.
 template <class P>
 struct Fast : P {
   using Compute = compute::Bf16Activations;
@@ -127,7 +127,7 @@ struct PolicyCheck {
 };
 }  // namespace detail
 
-/// A complete policy bundle. Where a part does not fit, compilation stops with a sentence that says which and what it must have.
+/// A complete policy bundle. If a part does not fit, compilation stops with a message that names the part and what it must have.
 template <class P>
 concept ModelPolicy = detail::PolicyCheck<P>::value;
 

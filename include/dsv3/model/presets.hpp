@@ -1,7 +1,7 @@
 // Floor 5. Presets: the configurations of published models, as in their config.json (spec E).
 //
 // For building, counting and testing without a checkpoint; a checkpoint brings its own config.json. Base and chat variants of a model
-// differ in their end-of-text tokens at most.
+// differ at most in their end-of-text tokens.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace dsv3::inline DSV3_ISA::presets {
 
-/// DeepSeek-V3: 671 billion parameters, of which 37 act on a token, and one MTP module beside them.
+/// DeepSeek-V3: 671 billion parameters, 37 billion active per token, and one MTP module besides.
 inline Config deepseek_v3() { return {}; }
 
 /// DeepSeek-R1: V3's architecture.
@@ -21,7 +21,7 @@ inline Config deepseek_r1() { return deepseek_v3(); }
 /// DeepSeek-V3.1: V3's architecture; its FP8 scales are powers of two.
 inline Config deepseek_v31() { return deepseek_v3(); }
 
-/// DeepSeek-V2: 236 billion parameters, 21 act on a token.
+/// DeepSeek-V2: 236 billion parameters, 21 billion active per token.
 inline Config deepseek_v2() {
   Config c;
   c.model_type = "deepseek_v2";
@@ -56,7 +56,7 @@ inline Config deepseek_v25() {
   return c;
 }
 
-/// DeepSeek-V2-Lite: 15.7 billion parameters, 2.4 act on a token.
+/// DeepSeek-V2-Lite: 15.7 billion parameters, 2.4 billion active per token.
 inline Config deepseek_v2_lite() {
   Config c = deepseek_v2();
   c.hidden_size = 2048;
@@ -73,7 +73,7 @@ inline Config deepseek_v2_lite() {
   return c;
 }
 
-/// Moonlight-16B-A3B: 16 billion parameters, 3 act on a token.
+/// Moonlight-16B-A3B: 16 billion parameters, 3 billion active per token.
 inline Config moonlight_16b_a3b() {
   Config c;
   c.vocab_size = 163840;
@@ -102,7 +102,7 @@ inline Config moonlight_16b_a3b() {
   return c;
 }
 
-/// Kimi-K2 (the first Base and Instruct): 1026 billion parameters, 32 act on a token.
+/// Kimi-K2 (the first Base and Instruct): 1026 billion parameters, 32 billion active per token.
 inline Config kimi_k2() {
   Config c;
   c.model_type = "kimi_k2";
@@ -123,7 +123,7 @@ inline Config kimi_k2() {
   return c;
 }
 
-/// GLM-4.7-Flash: 30 billion parameters, 3 act on a token, and one MTP module beside them.
+/// GLM-4.7-Flash: 30 billion parameters, 3 billion active per token, and one MTP module besides.
 inline Config glm_4_7_flash() {
   Config c;
   c.model_type = "glm4_moe_lite";
@@ -168,7 +168,7 @@ inline constexpr std::array<Preset, 9> all{{{"deepseek-v3", deepseek_v3},
                                             {"kimi-k2", kimi_k2},
                                             {"glm-4.7-flash", glm_4_7_flash}}};
 
-/// The configuration of that name in all, if there is one; "deepseek-" may be left out.
+/// The configuration named `name` in `all`, if there is one; the prefix "deepseek-" may be left out.
 inline std::optional<Config> find(std::string_view name) {
   constexpr std::string_view maker = "deepseek-";
   for (const Preset& preset : all) {

@@ -13,8 +13,8 @@ inline bool is_published_as_fp8(const std::string& name) {
   return (name.ends_with("_proj.weight") || name.ends_with("_proj_with_mqa.weight")) && !name.ends_with("eh_proj.weight");
 }
 
-/// Replaces every weight that `chosen(name)` picks by its 128x128 block quantization, which the model then owns. Weights that are fp8
-/// already stay as they are. P::Storage must be able to hold Fp8Block<128, 128>. Throws: Error naming the tensor if a weight is not finite.
+/// Replaces every weight that `chosen(name)` picks by its 128x128 block quantization, which the model then owns. Weights already in fp8
+/// stay as they are. P::Storage must be able to hold Fp8Block<128, 128>. Throws: Error naming the tensor if a weight is not finite.
 template <class P, class Chosen = bool (*)(const std::string&)>
 void quantize_fp8(Context& ctx, Model<P>& model, ScaleFormat format = ScaleFormat::float32, Chosen&& chosen = is_published_as_fp8) {
   Model<P>::for_each_tensor(model, [&]<class T>(const std::string& name, T& parameter) {

@@ -1,4 +1,4 @@
-// Floor 5. Samplers: which token follows, given its logits. Greedy choice and temperature; more are generate/'s business.
+// Floor 5. Samplers choose the next token from its logits. Here: greedy and temperature; generate/ has more.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ concept Sampler = requires(S& s, std::span<const float> logits) {
   { s(logits) } -> std::convertible_to<int>;
 };
 
-/// The token with the largest logit; of equals the lowest id.
+/// The token with the largest logit; ties go to the lowest id.
 struct Greedy {
   int operator()(std::span<const float> logits) const {
     std::size_t best = 0;

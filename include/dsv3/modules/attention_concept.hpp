@@ -1,4 +1,4 @@
-// Floor 4. What a block asks of its attention.
+// Floor 4. What a block requires of its attention.
 #pragma once
 
 #include "dsv3/core/context.hpp"
@@ -21,7 +21,7 @@ C make_layer_cache(const Config& c, Index layer, Index max_tokens) {
 }
 
 /// A layer's variant of attention (kernels/attention_variant.hpp): made from (config, layer), (config) or nothing. It may have weights of
-/// its own, which stand below the attention's name.
+/// its own; their names start with the attention's prefix.
 template <attention::Variant V, class Config>
 V make_variant([[maybe_unused]] const Config& c, [[maybe_unused]] Index layer) {
   if constexpr (LayerPart<V, Config>)
@@ -30,8 +30,8 @@ V make_variant([[maybe_unused]] const Config& c, [[maybe_unused]] Index layer) {
     return V{};
 }
 
-/// Made from (config, layer) or (config). forward(ctx, x, rows, y) writes each segment's keys to its cache and lets every row attend to its
-/// own sequence up to itself: x, y [T, D], y overwritten.
+/// Made from (config, layer) or (config). forward(ctx, x, rows, y), with x, y [T, D] and y overwritten, writes each segment's keys to its
+/// cache; each row attends to the tokens of its own sequence up to and including itself.
 template <class A, class Config = dsv3::Config>
 concept Attention = LayerPart<A, Config> && LayerCache<typename A::Cache, Config> && HasTensors<A> &&
     requires(const A& a, Context& ctx, ConstMatrixView<float> x, const Rows<typename A::Cache>& rows, MatrixView<float> y) {

@@ -1,4 +1,4 @@
-// Floor 4. A transformer block: attention and feed-forward, each normalised before and put into the residual stream after.
+// Floor 4. A transformer block: attention and feed-forward, each with a norm before it and a residual connection around it.
 #pragma once
 
 #include <variant>
@@ -19,7 +19,7 @@ concept BlockModule = std::constructible_from<B, const Config&, Index> && LayerC
   b.forward(ctx, stream, rows);
 };
 
-/// x += Attn(Norm(x)); x += FFN(Norm(x)) (spec A1), with P::Residual in the place of += where a bundle has another. Layers below
+/// x += Attn(Norm(x)); x += FFN(Norm(x)) (spec A1), if P::Residual is PlainResidual; another P::Residual replaces the +=. Layers below
 /// first_k_dense_replace have one dense network, the others experts.
 template <class P>
 class Block {

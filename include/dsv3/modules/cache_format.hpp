@@ -1,7 +1,7 @@
-// Floor 4. How a token's row of the latent cache lies in memory: as floats, as bf16, or c_kv as FP8.
+// Floor 4. Formats of a token's row in the latent cache: floats, bf16, or c_kv as FP8.
 //
-// A format has row_bytes(C, R), write(c_kv, C, k_pe, R, row) and read<Arch>(row, C, R, out), which gives C + R floats, those that the row
-// stands for. A format that keeps them as they are says `in_place`, and is read without copying.
+// A format has row_bytes(C, R), write(c_kv, C, k_pe, R, row) and read<Arch>(row, C, R, out), which decodes the row to C + R floats. A
+// format that stores plain floats sets `in_place`; its rows are read without a copy.
 #pragma once
 
 #include <algorithm>
@@ -59,8 +59,8 @@ struct Codes {
 using Float32 = Codes<codec::Float32>;
 using Bf16 = Codes<codec::BFloat16>;
 
-/// c_kv as e4m3 with a float scale for each 128 channels (amax / 448), k_pe as bf16: its rotation carries the position, and has no norm
-/// that bounds it. Of DeepSeek-V3's 2304 bytes a token and layer 656 are left.
+/// c_kv as e4m3 with a float scale for each 128 channels (amax / 448), k_pe as bf16: it carries the position, and no norm bounds its
+/// values. A token and layer of DeepSeek-V3 takes 656 bytes instead of the 2304 of floats.
 struct Fp8 {
   static constexpr bool in_place = false;
   static constexpr Index group = 128;

@@ -11,7 +11,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// y [T, D] = ffn(x [T, D]), y overwritten: x holds the rows of a pass that came to this network.
+/// y [T, D] = ffn(x [T, D]), y overwritten: x holds the rows of the pass that this network works on.
 template <class F>
 struct FfnJob {
   const F* ffn = nullptr;
@@ -38,8 +38,8 @@ F make_ffn(const Config& c, Index hidden, Index inner) {
     return F(hidden, inner);
 }
 
-/// W_down activation(W_gate x, W_up x), P::Activation being made from the configuration if it can be; silu(gate) * up by default (spec
-/// A15).
+/// W_down activation(W_gate x, W_up x), with silu(gate) * up as the default P::Activation (spec A15). P::Activation is made from the
+/// configuration if it can be.
 template <class P>
 class GatedFfn {
  public:
@@ -60,7 +60,7 @@ class GatedFfn {
   static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
     const auto expected = [&](std::size_t i) { return jobs[i].expected > 0 ? jobs[i].expected : rows.rows; };
     const auto dots = [&](std::size_t i) { return regime_of<P>(rows.rows, expected(i)).dots; };
-    for (std::size_t begin = 0, end = 0; begin < jobs.size(); begin = end) {  // runs of one regime
+    for (std::size_t begin = 0, end = 0; begin < jobs.size(); begin = end) {  // runs of jobs in one regime
       while (end < jobs.size() && dots(end) == dots(begin)) ++end;
       const auto run = jobs.subspan(begin, end - begin);
       if constexpr (records<T, point::FfnGate>)
@@ -94,7 +94,8 @@ class GatedFfn {
       return Activation{};
   }
 
-  // h of all networks is formed where gate and up are, so that these never exist whole.
+  // Fused: h = activation(gate, up) is computed tile by tile, together with gate and up, so the whole gate and up matrices are never
+  // stored.
   static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass, Index expected) {
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
@@ -133,7 +134,7 @@ class GatedFfn {
     multiply<P>(ctx, pass, expected, outer);
   }
 
-  // The same for a tape that wants the gates: they exist whole, and so does up.
+  // Unfused, for a tape that records gate and up: both matrices are stored whole.
   template <class Cache, Tape T>
   static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows, Index expected) {
     using Product = kernels::Product<View>;

@@ -49,7 +49,8 @@ class Gqa {
             key_heads_);
   }
 
-  /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches. A segment without a cache sees its own rows.
+  /// x [T, D] -> y [T, D], y overwritten; the segments' keys and values are written to their caches. A segment without a cache attends to
+  /// its own rows only.
   template <class T>
   void forward(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> y) const {
     auto scope = ctx.scratch();
@@ -86,7 +87,8 @@ class Gqa {
     o_proj_.forward(ctx, o, rows, y);
   }
 
-  /// Query heads and the key-value heads that they share; channels of a head that are not rotated, all of them, and of its values.
+  /// Numbers of query heads and of key-value heads; channels of a head that are not rotated (nope), in all (head), and of its values
+  /// (value).
   struct Sizes {
     Index heads, key_heads, nope, head, value;
   };
@@ -112,7 +114,8 @@ class Gqa {
     for (Index h = 0; h < heads; ++h) rotation_.apply(row + h * head_ + nope_, cos_sin, row + h * head_ + nope_);
   }
 
-  // Rows of the segment attend to `earlier` keys and up to themselves. A tile is the query heads of one token that share a key head.
+  // Each row attends to the `earlier` keys and to the segment's rows up to itself. A tile holds query heads of one token that share a key
+  // head.
   void attend(Context& ctx, const Segment<Cache>& s, ConstMatrixView<float> keys, ConstMatrixView<float> values, Index earlier,
               ConstMatrixView<float> q, MatrixView<float> o, MatrixView<float> lse, MatrixView<float> scratch) const {
     const Index group = heads_ / key_heads_, tiles = (group + kernels::attention_tile - 1) / kernels::attention_tile,

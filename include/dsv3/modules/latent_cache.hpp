@@ -11,9 +11,9 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// One row a token: c_kv after its norm, C values, then the rotated k_pe, R values (spec A11), stored as Format says. Rows lie in pages of
-/// 64 tokens, which are allocated when they are first written. Copies share pages; who writes to a shared page copies it first. Caches
-/// that share pages belong to one thread at a time.
+/// One row per token: c_kv after its norm, C values, then the rotated k_pe, R values (spec A11), encoded by Format. Rows lie in pages of 64
+/// tokens, allocated at the first write. Copies of a cache share pages until one of them writes (copy on write), so only one thread at a
+/// time may use caches that share pages.
 template <CacheFormat Format = cache_format::Float32>
 class LatentCache {
  public:
@@ -53,7 +53,7 @@ class LatentCache {
   /// Stores c_kv [C] and the rotated k_pe [R] of token t.
   void write(Index t, const float* c_kv, const float* k_pe) { Format::write(c_kv, rank_, k_pe, rope_dim_, row(t)); }
 
-  /// c_kv [C], then k_pe [R], of token t as they are stored.
+  /// Decodes token t: c_kv [C], then k_pe [R].
   template <class Arch = simd::DefaultArch>
   void read(Index t, float* out) const {
     Format::template read<Arch>(row(t), rank_, rope_dim_, out);
@@ -70,7 +70,7 @@ class LatentCache {
       for (Index i = 0; i < keys; ++i) cache->read<Arch>(first + i, scratch + i * (cache->rank_ + cache->rope_dim_));
       return views<float>(scratch, keys);
     }
-    /// The block as it lies in memory.
+    /// The block as stored, without decoding.
     kernels::KeysValuesOf<codec::BFloat16::Code> bf16_block(Index first,
                                                             Index keys) const requires std::is_same_v<Format, cache_format::Bf16> {
       assert(first % page_tokens == 0 && keys <= page_tokens);

@@ -11,7 +11,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// The regime of products in a pass of `rows`, of which each has `expected` rows on average, on this machine.
+/// The regime, on this machine, of a pass of `rows` rows whose products have `expected` rows each on average.
 template <class P>
 Regime regime_of(Index rows, Index expected) {
   Regime regime = dsv3::regime<typename P::Compute>(rows, expected);
@@ -28,8 +28,8 @@ void multiply(Context& ctx, Regime regime, std::span<const kernels::Product<type
   regime.bf16 ? kernels::grouped_linear_bf16<typename P::Arch>(ctx, group) : kernels::grouped_linear<typename P::Arch>(ctx, group);
 }
 
-/// Products of prepared activations as P::Compute forms them in a pass, of which each has `expected` rows on average: by a function of its
-/// own, if it has one.
+/// Products of prepared activations, with `expected` rows each on average: by P::Compute::multiply if there is one, else in the regime of
+/// the pass.
 template <class P>
 void multiply(Context& ctx, const Pass& pass, Index expected, std::span<const kernels::Product<typename P::Storage::View>> group) {
   if constexpr (requires { P::Compute::template multiply<typename P::Arch>(ctx, group); })
@@ -70,7 +70,7 @@ using Precise = typename detail::PreciseOf<P>::Type;
 template <class P>
 using AfterAttention = typename detail::AfterAttentionOf<P>::Type;
 
-/// W [out, in] in P::Storage, multiplied as P::Compute says.
+/// W [out, in] in P::Storage, multiplied by P::Compute.
 template <class P>
 class Linear {
  public:
@@ -78,7 +78,7 @@ class Linear {
 
   Linear(Index out, Index in) : weight_{out, in} {}
 
-  /// y [T, out] = x [T, in] W^T, x some rows of `pass` or all. y is overwritten and must not overlap x.
+  /// y [T, out] = x [T, in] W^T, where x holds some or all rows of `pass`. y is overwritten and must not overlap x.
   /// Throws: Error if the weights are not bound to memory.
   void forward(Context& ctx, ConstMatrixView<float> x, const Pass& pass, MatrixView<float> y) const {
     const Job job{this, y};

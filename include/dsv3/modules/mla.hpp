@@ -10,8 +10,8 @@
 namespace dsv3::inline DSV3_ISA {
 
 namespace mla {
-/// Which of the two forms a call computes. `automatic`: absorbed for segments of at most 16 rows, else expanded; then a row's bits depend
-/// on the size of its segment, as they do not under the other two. Segments without a cache are always expanded.
+/// Which of the two forms a call computes. `automatic`: absorbed for segments of at most 16 rows, else expanded. Only with `automatic` do a
+/// row's bits depend on the size of its segment. Segments without a cache are always expanded.
 enum class Form { absorbed, expanded, automatic };
 inline constexpr Index automatic_rows = 16;
 }  // namespace mla
@@ -24,10 +24,11 @@ class Mla {
 
   explicit Mla(const typename P::Config& c, Index layer = 0) : weights_(c, layer) {}
 
-  /// Absorbed, so that a row's bits do not depend on its segment, unless the compute policy makes passes of many rows differ anyway.
+  /// Absorbed by default, so that a row's bits do not depend on the size of its segment; automatic if the compute policy's bits depend on
+  /// the number of rows anyway.
   mla::Form form = mla::in_tiles<P> ? mla::Form::automatic : mla::Form::absorbed;
 
-  /// x [T, D] -> y [T, D], y overwritten; writes the segments' rows of their caches.
+  /// x [T, D] -> y [T, D], y overwritten; the segments' latents are written to their caches.
   template <Tape T>
   void forward(Context& ctx, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> y) const {
     const mla::Heads& heads = weights_.heads;
@@ -38,7 +39,7 @@ class Mla {
     mla::project(ctx, weights_, x, rows, q, kv);
     mla::append(ctx, weights_, rows, q, kv);
     auto lse = records<T, point::LogSumExp> ? scope.matrix<float>(x.rows(), heads.count) : MatrixView<float>();
-    const auto texts = scope.array<mla::Text>(std::ssize(rows.segments));  // without caches
+    const auto texts = scope.array<mla::Text>(std::ssize(rows.segments));  // segments without a cache
     std::size_t alone = 0;
     for (auto s = rows.segments.begin(); s != rows.segments.end();) {
       auto end = s + 1;

@@ -1,5 +1,5 @@
-// Floor 4. What lies between the projections of latent attention: every head's attention over the latents themselves, or over keys and
-// values that were expanded from them, shared among the workers. In float32, or by bf16 tiles (Tiled).
+// Floor 4. The attention between the projections of latent attention: every head attends to the latents themselves, or to keys and values
+// expanded from them; the workers share the heads and rows. In float32, or in bf16 tiles (Tiled).
 #pragma once
 
 #include "dsv3/kernels/attention_bf16.hpp"
@@ -7,13 +7,14 @@
 
 namespace dsv3::inline DSV3_ISA::mla {
 
-/// Widths of the heads, as the report names them: `count` of N no-position and R rotary channels and values of V; latents of C.
+/// Sizes of the heads: `count` (H) heads with N no-position and R rotary channels (nope, rope) and V value channels (value); latents of C
+/// channels (rank).
 struct Heads {
   Index count, nope, rope, value, rank;
   float scale;  ///< of scores
 
   Index query() const { return nope + rope; }
-  /// Queries of heads [h, h + n) of one row: latent_q [count * C], q [count * (N + R)].
+  /// Queries of heads [h, h + n) of one row, which sees keys [0, limit): latent_q [count * C], q [count * (N + R)].
   kernels::QueryTile latent_tile(const float* latent_q, const float* q, Index h, Index n, Index limit) const {
     return {{latent_q + h * rank, n, rank}, {q + h * query() + nope, n, rope, query()}, limit, 0, h, 1};
   }
@@ -22,11 +23,11 @@ struct Heads {
 namespace detail {
 
 inline constexpr Index tile = kernels::attention_tile;
-inline constexpr Index tiles_together = 8;  // tiles of queries that share the rounding of keys
-inline constexpr Index tiled_speedup = 16;  // about: how many simple operations by tiles take the time of one
+inline constexpr Index tiles_together = 8;  // tiles of queries for which a block of keys is rounded to bf16 once
+inline constexpr Index tiled_speedup = 16;  // rough speedup of tiles over vectors, for the work told to parallel_for
 
-/// A row of queries and its keys [start, keys), cut into at most 8 runs, so that all workers have a share of a long context. Where, depends
-/// on the number of keys alone, and on the first that the row sees.
+/// A row of queries and its keys [start, keys), cut into at most 8 runs, so that all workers share a long context. The cuts depend only on
+/// the number of keys and on the first key that the row sees, not on the number of workers.
 template <class Cache>
 struct Row {
   const Segment<Cache>* segment = nullptr;
@@ -82,8 +83,8 @@ void attend_latents_tiled(Context& ctx, const Heads& heads, std::span<const Segm
 
 }  // namespace detail
 
-/// Attention over the latents themselves (spec A11): latent_q, latent_o [rows of the segments, H C]; q [T, H (N + R)] for its rotary
-/// channels. The segments' rows follow one another.
+/// Attention over the latents themselves (spec A11): latent_q, latent_o [rows of the segments, H C]; of q [T, H (N + R)] only the rotary
+/// channels are read. The segments' rows must be contiguous.
 template <bool Tiled, class Arch, class Cache, attention::Variant Variant = attention::Full>
 void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Cache>> segments, ConstMatrixView<float> latent_q,
                     ConstMatrixView<float> q, MatrixView<float> latent_o, const Variant& variant = {}) {
@@ -95,7 +96,7 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
         ctx.workers(), kernels::attend_scratch(heads.rank) + segments.front().cache->template blocks<Arch>().block_scratch());
     for (const auto& s : segments) {
       const auto kv = s.cache->template blocks<Arch>();
-      // Few rows: fewer heads a task, so that every worker has one. A head's bits do not depend on those beside it.
+      // With few rows, a task takes fewer heads, so that every worker gets one. A head's bits do not depend on the other heads of its tile.
       const Index tile = std::clamp(s.count * heads.count / ctx.workers() / 4 * 4, Index{4}, kernels::attention_tile);
       const Index tiles = (heads.count + tile - 1) / tile;
       const Index work = s.count * heads.count * (s.position + s.count) * (2 * heads.rank + heads.rope);
@@ -109,8 +110,8 @@ void attend_latents(Context& ctx, const Heads& heads, std::span<const Segment<Ca
   }
 }
 
-/// A text among the rows of expanded attention: its rows [begin, begin + count) of q and o, behind `earlier` tokens that have no rows
-/// there; its keys and values are rows [first, first + earlier + count) of the expanded ones.
+/// A text in expanded attention. Its new tokens are rows [begin, begin + count) of q and o; `earlier` tokens precede them and have no such
+/// rows. Its keys and values are rows [first, first + earlier + count) of the expanded matrix.
 struct Text {
   Index begin = 0, count = 0, first = 0, earlier = 0;
 };

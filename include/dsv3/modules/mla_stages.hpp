@@ -1,5 +1,5 @@
 // Floor 4. The stages of multi-head latent attention (eq. 1-11) as functions of its weights: project, append, attend (absorbed or
-// expanded). Mla strings them together; backward, sparse attention and ranks that hold some of the heads call those they need.
+// expanded). Mla calls them in order; backward, sparse attention and ranks with some of the heads call the stages that they need.
 #pragma once
 
 #include <array>
@@ -10,11 +10,11 @@
 
 namespace dsv3::inline DSV3_ISA::mla {
 
-/// Whether attention of the bundle P is formed by bf16 tiles where the build has them.
+/// Whether attention of the bundle P runs in bf16 tiles, if the build has them.
 template <class P>
 inline constexpr bool in_tiles = in_bf16<typename P::Compute>(std::numeric_limits<Index>::max());
 
-/// eq. 1, 6-9 without norm of the latents and rotation: x [T, D] -> q [T, H (N + R)], kv [T, C + R].
+/// eq. 1 and 6-9, without the norm of the latents and without rotation: x [T, D] -> q [T, H (N + R)], kv [T, C + R].
 template <class P, class Cache, class T>
 void project(Context& ctx, const Weights<P>& w, ConstMatrixView<float> x, const Rows<Cache, T>& rows, MatrixView<float> q,
              MatrixView<float> kv) {
@@ -59,8 +59,8 @@ void append(Context& ctx, const Weights<P>& w, const Rows<Cache, T>& rows, Matri
   record(rows, point::CachedLatent{}, kv);
 }
 
-/// Absorbed attention (spec A11) of segments with caches whose rows follow one another: q~_h = W_UK,h^T q_nope; o_h = W_UV,h (sum over
-/// tokens of p c_kv). q [T, H (N + R)] -> the segments' rows of o [T, H V]. W_UK and W_UV are read once for all of them.
+/// Absorbed attention (spec A11) of segments with caches and contiguous rows: q~_h = W_UK,h^T q_nope; o_h = W_UV,h (sum over tokens of p
+/// c_kv). q [T, H (N + R)] -> the segments' rows of o [T, H V]. W_UK and W_UV are read once for all segments.
 template <class P, class Cache>
 void attend_absorbed(Context& ctx, const Weights<P>& w, std::span<const Segment<Cache>> segments, MatrixView<float> q,
                      MatrixView<float> o) {
@@ -86,8 +86,8 @@ void attend_absorbed(Context& ctx, const Weights<P>& w, std::span<const Segment<
 }
 
 /// Expanded attention (eq. 4, 5, 10) of some texts: q [T, H (N + R)], o [T, H V], latents [S, C + R] of all tokens that they see. `lse`
-/// [T, H], if it has rows, receives the log-sum-exp of each row and head. Keys and values of a few heads at a time, so that scratch stays
-/// small however long the context is.
+/// [T, H], if it has rows, receives the log-sum-exp of each row and head. Expands a few heads at a time, so that scratch memory stays small
+/// for long contexts.
 template <class P>
 void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, std::span<const Text> texts, ConstMatrixView<float> latents,
                      MatrixView<float> q, MatrixView<float> o, MatrixView<float> lse = {}) {

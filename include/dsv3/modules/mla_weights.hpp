@@ -1,4 +1,4 @@
-// Floor 4. The weights of multi-head latent attention, and what follows from its configuration.
+// Floor 4. The weights of multi-head latent attention, and the sizes and rotation that its configuration gives.
 #pragma once
 
 #include <optional>
@@ -10,8 +10,8 @@
 
 namespace dsv3::inline DSV3_ISA::mla {
 
-/// H heads with N no-position and R rotary channels, values of V, query rank Q (or none), cache rank C. A rank that holds some of the heads
-/// is made from a configuration with their number.
+/// H heads with N no-position and R rotary channels, values of V, query rank Q (or none), cache rank C. A tensor-parallel rank with some of
+/// the heads is made from a configuration with that number of heads.
 template <class P>
 struct Weights {
   using Norm = typename P::template Norm<P>;

@@ -1,4 +1,4 @@
-// Floor 4. Mixture of experts in three steps: route the tokens, run the experts on sorted rows, combine what they give.
+// Floor 4. Mixture of experts in three steps: route the tokens, run the experts on sorted rows, combine their outputs.
 #pragma once
 
 #include <algorithm>
@@ -64,7 +64,7 @@ class Moe {
 
   /// The experts [T, K] of each row of x [T, D], in the order of choice, and their gates [T, K] (eq. 13-16). Logits are formed in float32
   /// whatever the compute policy (spec A12).
-  /// A row of x that is not finite gets NaN as gates, so that its result says so.
+  /// A row of x that is not finite gets NaN gates, so that its output is NaN as well.
   /// Throws: Error if a logit of a finite row is not finite, or the router gives another number of experts than K, or one that does not
   /// exist.
   template <class Cache, Tape T>
@@ -98,8 +98,8 @@ class Moe {
     record(rows, point::Gates{}, gates);
   }
 
-  /// Runs every expert e on its rows [offsets[e], offsets[e + 1]) of sorted_x, which gives the same rows of sorted_y [rows, D], and the
-  /// shared expert on x [T, D], which gives y [T, D] (0 where there is none). Both are overwritten. Any segment may be empty, x as well.
+  /// Runs every expert e on rows [offsets[e], offsets[e + 1]) of sorted_x, into the same rows of sorted_y [rows, D], and the shared expert
+  /// on x [T, D], into y [T, D] (0 without a shared expert). Both are overwritten. Experts may have no rows, and x may be empty.
   template <class Cache, Tape T>
   void run(Context& ctx, ConstMatrixView<float> sorted_x, std::span<const Index> offsets, ConstMatrixView<float> x,
            const Rows<Cache, T>& rows, MatrixView<float> sorted_y, MatrixView<float> y) const {

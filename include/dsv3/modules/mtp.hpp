@@ -7,9 +7,9 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Made from (config, layer). forward(ctx, e, h, rows, out): e [T, D] the embeddings of the tokens that follow, h the previous depth's
-/// states (for depth 1 [T, D] after the model's final norm, or [T, W] before it: P::mtp_input), out [T, W] this depth's, overwritten; it
-/// may be h. finish(ctx, h, x) turns states [T, W] into what the shared output head reads, x [T, D].
+/// Made from (config, layer). forward(ctx, e, h, rows, out) computes this depth's states out [T, W], overwritten; out may be h. e [T, D]
+/// holds the embeddings of the tokens that follow, h the previous depth's states: for depth 1 [T, D] after the model's final norm, or [T,
+/// W] before it, as P::mtp_input says. finish(ctx, h, x) turns states [T, W] into the input x [T, D] of the shared output head.
 template <class M, class Config = dsv3::Config>
 concept MtpModule = std::constructible_from<M, const Config&, Index> && HasTensors<M> &&
     requires(const M& m, Context& ctx, ConstMatrixView<float> x, const Rows<typename M::Block::Cache>& rows, MatrixView<float> y) {

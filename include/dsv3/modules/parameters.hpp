@@ -32,7 +32,7 @@ struct WeightMatrix {
 struct WeightVector {
   Index length = 0;
   Vector<float> values{};
-  bool learned = true;  ///< by gradients; the router's bias is not
+  bool learned = true;  ///< by gradients; false for the router's bias
 
   Index size() const { return length; }
   /// The values. Throws: Error if there are none yet; `owner` says whose weights these are.
@@ -43,7 +43,7 @@ struct WeightVector {
   }
 };
 
-/// Accepts every parameter and does nothing: for stating what a module must offer.
+/// Accepts every parameter and does nothing: for the concept HasTensors.
 struct AnyVisitor {
   template <class T>
   void operator()(const std::string&, T&) const {}

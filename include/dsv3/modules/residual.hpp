@@ -1,7 +1,7 @@
 // Floor 4. The residual stream: what parts read from it, and how their outputs enter it.
 //
 // A stream has W columns: D where outputs are simply added, n D where n streams run side by side (hyper-connections). Code outside of the
-// policy asks for width(config) and knows no more.
+// policy knows only width(config).
 #pragma once
 
 #include "dsv3/kernels/add.hpp"
@@ -10,7 +10,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Which part of a layer a residual connection is around.
+/// The part of a layer that a residual connection goes around.
 enum class Sublayer { attention, feed_forward };
 
 /// One connection of a layer, made from (config, layer, sublayer). read(ctx, scope, stream) gives an object whose `x` [T, D] the part's
@@ -23,7 +23,8 @@ concept ResidualConnection = std::constructible_from<R, const Config&, Index, Su
 };
 
 /// Both ends of the stream, made from (config): begin(ctx, stream) makes a stream [T, W] whose rows hold their token's embedding in the
-/// first D columns; end(ctx, scope, stream) gives the state [T, D] that the final norm reads. The model has one, every MTP module another.
+/// first D columns; end(ctx, scope, stream) gives the state [T, D] that the final norm reads. The model has one such object, and every MTP
+/// module its own.
 template <class R, class Config = dsv3::Config>
 concept ResidualEnds = std::constructible_from<R, const Config&> && HasTensors<R> &&
     requires(const R& r, Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, MatrixView<float> stream) {

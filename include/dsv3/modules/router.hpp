@@ -19,19 +19,19 @@ struct Choice {
   std::array<float, most_choices> weights;
 };
 
-/// What a router may ask of its token beside the logits. -1 where the caller does not know it.
+/// What a router may ask of its token besides the logits. -1: unknown to the caller.
 struct TokenInfo {
   int id = -1;          ///< of the vocabulary
   Index position = -1;  ///< in its sequence, from 0
   Index layer = -1;
 };
 
-/// A router of logits [E] and bias [E] or empty alone, which all of this library are.
+/// A router that needs only logits [E] and bias ([E] or empty), like all routers of this library.
 template <class R>
 concept RoutesScores = requires(const R& r, const Config& config, std::span<const float> logits, std::span<const float> bias) {
   { r.route(config, logits, bias) } -> std::same_as<Choice>;
 };
-/// A router that asks for the token as well.
+/// A router that needs the token too.
 template <class R>
 concept RoutesTokens = requires(const R& r, const Config& config, const TokenInfo& token, std::span<const float> logits,
                                 std::span<const float> bias) {
@@ -41,7 +41,7 @@ concept RoutesTokens = requires(const R& r, const Config& config, const TokenInf
 template <class R>
 concept Router = RoutesScores<R> || RoutesTokens<R>;
 
-/// Either kind by one call.
+/// Calls a router of either kind.
 template <Router R>
 Choice route(const R& router, const Config& config, const TokenInfo& token, std::span<const float> logits, std::span<const float> bias) {
   if constexpr (RoutesTokens<R>)
@@ -72,8 +72,8 @@ template <class ScoreFunction, class GroupScore>
 struct TopK {
   static constexpr Score kind = ScoreFunction::kind;
 
-  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked than a Choice can hold, the
-  /// groups are not of equal size, or a score is not finite: comparisons would pass over NaN, and the choice would hide it.
+  /// Throws: Error if logits or bias have another length than config.experts, more experts or choices are asked for than a Choice can hold,
+  /// the groups are not of equal size, or a score is not finite: NaN fails every comparison, so the choice would hide it.
   Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
     const auto n = static_cast<std::size_t>(config.experts);
     require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",

@@ -10,11 +10,11 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// The pass that some rows belong to. What a module computes may depend on the number of rows of the whole pass, never on how many of them
-/// it was given: an expert sees a share that depends on the other tokens.
+/// The pass that some rows belong to. A module's arithmetic may depend on the number of rows of the whole pass, never on the number it was
+/// given: how many rows an expert gets depends on the other tokens.
 struct Pass {
   Index rows = 0;   ///< of the whole pass
-  Index layer = 0;  ///< num_hidden_layers + k in MTP module k
+  Index layer = 0;  ///< num_hidden_layers + k in MTP module k (from 0)
 };
 
 /// Rows [begin, begin + count) of a pass are the tokens at positions [position, position + count) of one sequence. Its earlier tokens are
@@ -25,10 +25,10 @@ struct Segment {
   Cache* cache = nullptr;
 };
 
-/// In the place of a cache for modules that need none.
+/// Stands in for a cache in modules that need none.
 struct NoCache {};
 
-/// What is known of rows [T]. A module that is called by itself may be given empty ids and positions if its parts do not ask for them.
+/// What is known of rows [T]. A caller of a single module may leave ids and positions empty if its parts do not ask for them.
 template <class Cache = NoCache, Tape T = NoTape>
 struct Rows : Pass {
   std::span<const int> ids{};                  ///< the token of each row
@@ -42,7 +42,7 @@ struct Rows : Pass {
   Index position(Index t) const { return positions.empty() ? -1 : positions[static_cast<std::size_t>(t)]; }
 };
 
-/// Hands `value` to the tape of `rows`, if it wants this point.
+/// Hands `value` to the tape of `rows`, if that tape records this point.
 template <class Cache, class T, class Point>
 void record(const Rows<Cache, T>& rows, Point p, ConstMatrixView<float> value) {
   if constexpr (records<T, Point>) rows.tape->record(p, rows.layer, value);

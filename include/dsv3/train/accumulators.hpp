@@ -1,6 +1,6 @@
-// Floor 6. How products of 8-bit codes are summed: in float32 for each 128 terms, or as Hopper's tensor cores do.
+// Floor 6. Accumulators for products of 8-bit codes: float32 with scales applied every 128 terms, or an emulation of Hopper's tensor cores.
 //
-// An accumulator has grouped<Arch>(ctx, group), which forms products whose operands are values of codes with scales (quant/tiles.hpp).
+// An accumulator has grouped<Arch>(ctx, group), which computes products of operands given as code values and scales (quant/tiles.hpp).
 #pragma once
 
 #include <bit>
@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA::train::accumulator {
 
-/// Exact products, summed in float32 for each 128 terms (section 3.3.2); on bf16 units where there are some.
+/// Exact products, summed in float32 and scaled every 128 terms (section 3.3.2); on bf16 units if the processor has them.
 struct Float32 {
   template <class Arch>
   static void grouped(Context& ctx, std::span<const MultiplyAdd> group) {
@@ -17,17 +17,17 @@ struct Float32 {
   }
 };
 
-/// An integer for significands of the accumulator, whose value is significand * 2^(exponent - Fraction).
+/// The integer type of an accumulator's significand; the accumulator's value is significand * 2^(exponent - Fraction).
 template <int Fraction>
 using Significand = std::conditional_t<Fraction <= 18, std::int32_t, std::int64_t>;
 
 namespace detail {
 
-inline constexpr int nothing = -1000;  // exponent of zero, which has no say in the common exponent
-inline constexpr Index at_once = 32;   // products of one instruction
-inline constexpr Index lanes = 16;     // outputs that are summed side by side
+inline constexpr int nothing = -1000;  // exponent of zero: too small to become the common exponent
+inline constexpr Index at_once = 32;   // products that one instruction sums
+inline constexpr Index lanes = 16;     // outputs computed side by side
 
-/// value = significand * 2^(exponent - 3), of a normal number of e4m3 or e5m2 with 8 <= |significand| < 16.
+/// A code of e4m3 or e5m2: value = significand * 2^(exponent - 3). Normal numbers have 8 <= |significand| < 16, subnormals less.
 struct Operand {
   std::int32_t significand, exponent;
 };
@@ -58,8 +58,8 @@ template <class Int>
   return x < 0 ? -shifted : shifted;
 }
 
-/// Adds `count` <= 32 products of a[k] and b[k][j] to the accumulators, as one instruction does (spec T47): the terms and the accumulator
-/// are cut toward zero after `Fraction` bits below the largest exponent, their sum is exact, and is cut again.
+/// Adds `count` <= 32 products of a[k] and b[k][j] to the accumulators, as one instruction does (spec T47): truncates the terms and the
+/// accumulator toward zero to `Fraction` bits below the largest exponent, sums them exactly, and truncates the sum again.
 template <int Fraction>
 void add_products(const Operand* a, const std::int32_t* significands, const std::int32_t* exponents, Index count,
                   Registers<Fraction>& sum) {
@@ -85,10 +85,10 @@ void add_products(const Operand* a, const std::int32_t* significands, const std:
 
 }  // namespace detail
 
-/// Hopper's FP8 products, emulated bit for bit (spec T47): an accumulator of `Fraction` fraction bits, and every `Promote` terms its value,
-/// times both scales, is added to a float32 sum and it starts anew. 0: never, so that the operands' scales must be the same for the whole
-/// sum. For e4m3 and e5m2; written to be read, and only as fast as experiments need. Throws: Error if scales differ along a sum without
-/// promotion.
+/// Hopper's FP8 products, emulated bit for bit (spec T47): the accumulator has `Fraction` fraction bits; every `Promote` terms its value
+/// times both scales is added to a float32 sum, and the accumulator restarts at 0. Promote = 0: only at the end, so the operands' scales
+/// must be constant along the sum. For e4m3 and e5m2. Written for clarity, only as fast as experiments need. Throws: Error if scales differ
+/// along a sum without promotion.
 template <int Fraction = 13, Index Promote = 128>
 struct TensorCore {
   static_assert(Fraction >= 6 && Promote % detail::at_once == 0 && (Promote == 0 || 128 % Promote == 0 || Promote % 128 == 0));

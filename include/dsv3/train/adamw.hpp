@@ -13,14 +13,15 @@ namespace dsv3::inline DSV3_ISA::train {
 /// Which parameters decay (spec T30): all, as PyTorch and torchtitan do; or matrices only, as Megatron and llm.c do.
 enum class Decay { all, matrices_only };
 
-/// The report's values (section 4.2), but for eps, which it does not give.
+/// The report's values (section 4.2), except eps, which it does not give.
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
   Decay decay = Decay::all;
 };
 
 namespace detail {
-/// f(parameter, begin, count) in parallel for pieces of every parameter that is learned; pieces are the same for any number of threads.
+/// Calls f(piece, parameter, begin, count) in parallel for numbered pieces of every learned parameter. Pieces do not depend on the number
+/// of threads.
 template <class F>
 void for_each_piece(Context& ctx, const std::vector<Parameter>& list, Index operations, F&& f) {
   constexpr Index piece = 1 << 14;
@@ -46,12 +47,12 @@ void for_each_piece(Context& ctx, const std::vector<Parameter>& list, Index oper
 }
 }  // namespace detail
 
-/// The square root of the sum of squares of all gradients, each shared matrix once. Summed in a fixed order.
+/// The L2 norm of all gradients; a shared matrix counts once. Summed in a fixed order.
 template <class P>
 double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
   using Arch = typename P::Arch;
   using Floats = simd::Floats<Arch>;
-  constexpr Index run = 1 << 12;  // summed in float32
+  constexpr Index run = 1 << 12;  // elements summed in float32
   std::vector<double> sums(static_cast<std::size_t>(gradients.parameters().size() / run) + gradients.parameters().list().size());
   detail::for_each_piece(ctx, gradients.parameters().list(), 2, [&](Index i, const Parameter& p, Index begin, Index count) {
     const float* g = gradients.values().data() + p.offset + begin;
@@ -69,9 +70,9 @@ double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
 /// The factor that brings gradients of this norm to at most `limit` (spec T31).
 inline double clip_factor(double norm, double limit) { return std::min(1.0, limit / (norm + 1e-6)); }
 
-/// Decoupled weight decay Adam, in PyTorch's order (spec T29): p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) +
-/// eps). Moments lie in arenas of codec C: float32, or bf16, which are updated in float32, used unrounded and stored to nearest even (spec
-/// T34).
+/// Adam with decoupled weight decay, in PyTorch's order (spec T29): p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 -
+/// b2^t) + eps). Moments are stored in codec C, float32 or bf16. Bf16 moments are updated in float32, used in the step before rounding, and
+/// rounded to nearest even when stored (spec T34).
 template <class P, Codec C = codec::Float32>
 class AdamW {
  public:
@@ -80,7 +81,7 @@ class AdamW {
   AdamW(const Parameters<P>& parameters, const AdamWOptions& options)
       : options_(options), m_(static_cast<std::size_t>(parameters.size())), v_(m_.size()) {}
 
-  /// One step with gradients times `factor`. The router's bias and all else that is no parameter stay as they are.
+  /// One step with gradients times `factor`. Buffers, such as the router's bias, stay as they are.
   void step(Context& ctx, Parameters<P>& parameters, const Gradients<P>& gradients, double learning_rate, double factor = 1) {
     using Arch = typename P::Arch;
     using Floats = simd::Floats<Arch>;
@@ -139,7 +140,7 @@ class AdamW {
   Moments m_, v_;
 };
 
-/// average += (1 - decay) (weights - average): the running average of the parameters (spec T35).
+/// average += (1 - decay) (weights - average): the exponential moving average of the parameters (spec T35).
 template <class P>
 void update_average(Context& ctx, const Parameters<P>& parameters, double decay, Arena& average) {
   using Floats = simd::Floats<typename P::Arch>;

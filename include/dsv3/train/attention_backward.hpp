@@ -1,7 +1,7 @@
-// Floor 6. Backward of causal attention from its log-sum-exp: the matrix of T x T probabilities never exists.
+// Floor 6. Backward of causal attention from its log-sum-exp: the T x T matrix of probabilities is never stored.
 //
 // With s = scale q k, p = exp(s - lse), o = p v (eq. 10):  dv = p^T do;  dp = do v^T;  ds = p (dp - do o) scale;  dq = ds k;  dk = ds^T q.
-// One head at a time, a block of keys by a block of queries at a time: keys in order for dq, queries in order for dk and dv.
+// Each head is computed in tiles, a block of keys by a block of queries. dq is summed over keys in order, dk and dv over queries in order.
 #pragma once
 
 #include "dsv3/simd/math.hpp"
@@ -46,7 +46,7 @@ void attention_backward(const AttentionGradient& g, float scale, float* scratch)
   }
   for (Index k0 = 0; k0 < n; k0 += block) {
     const Index keys = std::min(block, n - k0);
-    for (Index j = 0; j < block; ++j) {  // keys beyond the end are 0, so that tiles are whole
+    for (Index j = 0; j < block; ++j) {  // zero-pad the last block, so that tiles are whole
       float* row = k.row_data(j);
       if (j < keys) {
         std::copy_n(g.k.row_data(k0 + j), nope, row);
@@ -64,7 +64,7 @@ void attention_backward(const AttentionGradient& g, float scale, float* scratch)
       multiply_add<Arch>({as_is(q), k_t, s, true}, products);
       multiply_add<Arch>({as_is(d_o), v_t, d, true}, products);
       for (Index i = 0; i < rows; ++i) {
-        const Index seen = std::min(q0 + i - k0 + 1, keys);  // of this block's keys
+        const Index seen = std::min(q0 + i - k0 + 1, keys);  // keys of this block that the row sees
         float *si = s.row_data(i), *di = d.row_data(i);
         const Floats shift(g.lse[(q0 + i) * g.lse_stride]), row_delta(delta.row_data(0)[q0 + i]), factor(scale);
         Index j = 0;
@@ -90,7 +90,7 @@ void attention_backward(const AttentionGradient& g, float scale, float* scratch)
 
 }  // namespace detail
 
-/// Backward of every head in `heads`, one task each. About 10 n^2 / 2 (N + R + V) FLOP each.
+/// Backward of every head in `heads`, one task each. About n^2 (3 (N + R) + 2 V) FLOP each.
 template <class Arch = simd::DefaultArch>
 void attention_backward(Context& ctx, std::span<const AttentionGradient> heads, float scale) {
   constexpr Index block = detail::gradient_block;

@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A part whose backward(b, part, x, dy, dx) is known: a function beside the part, or one of this library's.
+/// A part that has a backward(b, part, x, dy, dx): one of this library's, or one declared in the part's namespace.
 template <class Part, class B>
 concept TrainablePart = requires(const B& b, const Part& part, ConstMatrixView<float> x, MatrixView<float> dx) {
   backward(b, part, x, x, dx);
@@ -39,7 +39,7 @@ struct TrainCheck {
 };
 }  // namespace detail
 
-/// A policy bundle whose every part has a backward; where one has not, compilation stops with a sentence about it.
+/// A policy bundle whose parts all have a backward; otherwise compilation stops with a message that names the part.
 template <class P>
 concept Trainable = detail::TrainCheck<P>::value;
 
@@ -51,9 +51,9 @@ class Backpropagation {
  public:
   explicit Backpropagation(const Model<P>& model, const Keep& keep = {}) : model_(model), tape_(keep) {}
 
-  /// Adds to `gradients` those of the objective for `samples`, a part of a batch that has `counts`. Sums over rows run in the order of
-  /// samples, so that the parts of a batch give the bits of the whole (but where embedding and head are one matrix).
-  /// `watch`, a tape, is told gradients in the place of values.
+  /// Adds to `gradients` the objective's gradients for `samples`, a micro-batch of a batch that has `counts`. Sums over rows run in the
+  /// order of samples, so micro-batches give the same bits as the whole batch, except if embedding and head are tied.
+  /// `watch`, a tape, receives gradients instead of values.
   /// Throws: Error if a sample has no ids or ids outside the vocabulary, or a value is not finite.
   template <class Watch = NoTape>
   Sums accumulate(Context& ctx, std::span<const Sample> samples, const Counts& counts, const Objective& objective, Gradients<P>& gradients,
@@ -79,8 +79,8 @@ class Backpropagation {
     std::vector<Index> positions;
     std::vector<Segment<Layer>> segments;
     std::vector<std::span<const int>> texts;
-    std::vector<std::pair<Index, Index>> samples;   // their rows
-    Matrix<float> h, states, dstates, dembeddings;  // states: what the head reads
+    std::vector<std::pair<Index, Index>> samples;   // first row and number of rows of each sample
+    Matrix<float> h, states, dstates, dembeddings;  // states: the head's input
   };
 
   Index depths() const { return std::ssize(depths_) - 1; }
@@ -131,7 +131,7 @@ class Backpropagation {
     }
   }
 
-  // The output head on the rows that have a target, text by text and depth by depth, in chunks, so that [T, vocab] never exists.
+  // The output head on the rows that have a target, text by text and depth by depth, in chunks, so that no [T, vocab] matrix is stored.
   void head(Context& ctx, std::span<const Sample> samples, const Counts& counts, const Objective& objective, Gradients<P>& gradients,
             Sums& sums) {
     struct Target {
@@ -199,7 +199,7 @@ class Backpropagation {
       rows = {{std::ssize(d.ids), layer}, d.ids, d.positions, d.segments, watch};
       balance.rows = d.samples;
     };
-    const auto through = [&](const auto& block, MatrixView<float> stream) {  // and its balance loss, from the last layer to the first
+    const auto through = [&](const auto& block, MatrixView<float> stream) {  // prepends its balance loss: layers run from last to first
       balance.loss = 0;
       if (tape_.kept().blocks) {
         backward(Backward<P, Layer, Watch>{ctx, gradients, rows, tape_.open(rows.layer), balanced ? &balance : nullptr}, block, stream);
@@ -215,9 +215,9 @@ class Backpropagation {
         sums.balance.insert(sums.balance.begin(), balance.loss);
     };
 
-    // MTP modules, the last first. What they give the depth before: the gradient of its stream, or for the first of the final norm's
-    // output.
-    Matrix<float> dh;  // of the stream that the depth at hand gives
+    // MTP modules, from last to first. Each gives the depth before it the gradient of that depth's stream, or of the final norm's output if
+    // the first module reads that.
+    Matrix<float> dh;  // gradient of the current depth's output stream
     dh.setZero(depths_.back().h.rows(), model_.width());
     for (std::size_t k = depths_.size() - 1; k > 0; --k) {
       Depth &d = depths_[k], &before = depths_[k - 1];
@@ -227,9 +227,9 @@ class Backpropagation {
       const Backward<P, Layer, Watch> b{ctx, gradients, rows, none};
       backward(b, mtp.head_norm(), view(d.h), view(d.dstates), view(d.dstates));
       dh += d.dstates;
-      // The stream that entered the block is eh_proj's result.
+      // The block's input stream is eh_proj's output; it was not kept.
       LayerRecord& kept = tape_.layer(layer);
-      const Matrix<float> own = std::move(kept.hidden);  // layer num_hidden_layers also names the main model's last state
+      const Matrix<float> own = std::move(kept.hidden);  // record num_hidden_layers also holds the main model's last state
       kept.hidden.resize(dh.rows(), hidden);
       mtp.eh_proj().forward(ctx, view(kept.mtp_input), rows, view(kept.hidden));
       through(mtp.block(), view(dh));
@@ -262,7 +262,7 @@ class Backpropagation {
       record(rows, point::Hidden{}, view(dh));
     }
     main.dembeddings = std::move(dh);
-    // Sample by sample, the main model's rows and then those of each depth.
+    // In order: sample by sample, first the main model's rows, then those of each depth.
     auto embedding = gradients.of(model_.embedding());
     for (std::size_t i = 0; i < main.samples.size(); ++i)
       for (const Depth& d : depths_)

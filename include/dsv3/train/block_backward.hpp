@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// `stream` [T, D]: the gradient of the stream that leaves the block, then of that which entered it, in place.
+/// `stream` [T, D] holds the gradient of the block's output stream and receives that of its input stream, in place.
 template <class P, class B>
 void backward(const B& b, const Block<P>& block, MatrixView<float> stream) {
   using Arch = typename P::Arch;
@@ -16,7 +16,7 @@ void backward(const B& b, const Block<P>& block, MatrixView<float> stream) {
   auto scope = ctx.scratch();
   auto dx = scope.template matrix<float>(stream.rows(), stream.cols());
   auto normed = scope.template matrix<float>(stream.rows(), stream.cols());
-  // What a part read, kept or normalised again.
+  // A part's input: from the record, or normalised again.
   const auto input = [&](const Matrix<float>& kept, const auto& norm, const Matrix<float>& before) -> ConstMatrixView<float> {
     if (kept.size() > 0) return view(kept);
     norm.forward(ctx, view(before), normed);

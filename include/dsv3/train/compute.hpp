@@ -1,4 +1,4 @@
-// Floor 6. How a model in training forms its products.
+// Floor 6. Compute policies for training: how a model in training forms its products.
 #pragma once
 
 #include "dsv3/model/policy.hpp"
@@ -7,7 +7,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// Forward products as those of backward: y = x W^T with float32 weights.
+/// Forward products y = x W^T, with float32 weights, as MultiplyAdd jobs.
 template <WeightView W>
 std::span<const MultiplyAdd> forward_products(Workspace::Scope& scope, std::span<const kernels::Product<W>> group) {
   const auto products = scope.template array<MultiplyAdd>(std::ssize(group));
@@ -17,7 +17,7 @@ std::span<const MultiplyAdd> forward_products(Workspace::Scope& scope, std::span
 }
 
 /// Float32 products of many rows: each element is summed over k in order (train/multiply_add.hpp). Faster for many rows than
-/// compute::Exact, which has the bits of decoding; a row's result depends on that row alone here too.
+/// compute::Exact, whose bits equal those of decoding. Here too a row's result depends on that row alone.
 struct Float32 : compute::Exact {
   template <class Arch, WeightView W>
   static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
@@ -26,9 +26,9 @@ struct Float32 : compute::Exact {
   }
 };
 
-/// All products with operands rounded to bf16, forward and backward, sums and master weights in float32 (train/multiply_add_bf16.hpp);
-/// latent attention forward by bf16 tiles. Router, norms and the backward of attention stay in float32. A row's result depends on that row
-/// alone; a weight's gradient depends on how a batch is cut, since rows are summed in pairs.
+/// Forward and backward products with operands rounded to bf16; sums and master weights are float32 (train/multiply_add_bf16.hpp). Forward
+/// latent attention runs in bf16 tiles. Router, norms and the backward of attention stay in float32. A row's result depends on that row
+/// alone; a weight's gradient depends on how a batch is cut into micro-batches, because rows are summed in pairs.
 struct Bf16 : compute::Bf16Activations {
   template <class Arch, WeightView W>
   static void multiply(Context& ctx, std::span<const kernels::Product<W>> group) {
@@ -41,7 +41,7 @@ struct Bf16 : compute::Bf16Activations {
   }
 };
 
-/// The bundle P for training in float32: the same parts and weights, products as Float32 forms them.
+/// The bundle P for training in float32: the same parts and weights, products by Float32.
 template <class P = DeepSeekV3>
 struct Training : P {
   using Compute = Float32;

@@ -7,7 +7,8 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// -log softmax(logits)[target] over n logits (spec T1). Then logits become weight * (softmax(logits) - onehot(target)).
+/// Returns -log softmax(logits)[target] of n logits (spec T1) and overwrites them with the gradient weight * (softmax(logits) -
+/// onehot(target)).
 template <class Arch = simd::DefaultArch>
 double cross_entropy_backward(float* logits, Index n, int target, float weight) {
   const float largest = kernels::row_max<Arch>(logits, n), at_target = logits[target];

@@ -7,7 +7,8 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// The mean cross-entropy of the next token over all targets of `samples` (spec T1). Passes have about `pass_rows` rows.
+/// The mean cross-entropy of the next token over all targets of `samples` (spec T1). A pass has at most `pass_rows` rows, or one longer
+/// sample. Throws: Error if the samples have no target.
 template <class P>
 double evaluate(Context& ctx, const Model<P>& model, std::span<const Sample> samples, Index pass_rows = 2048) {
   const Index vocab = model.config().vocab_size;
@@ -16,7 +17,7 @@ double evaluate(Context& ctx, const Model<P>& model, std::span<const Sample> sam
   Index targets = 0;
   for (std::size_t first = 0; first < samples.size();) {
     std::vector<std::span<const int>> texts;
-    std::vector<std::pair<Index, int>> rows;  // with a target
+    std::vector<std::pair<Index, int>> rows;  // row, target
     Index count = 0;
     for (; first < samples.size() && (count == 0 || count + std::ssize(samples[first].ids) <= pass_rows); ++first) {
       const Sample& s = samples[first];

@@ -7,19 +7,19 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// One network's share of a pass. The pass has y = g network(x) with a gate g a row (1 where `gates` is null).
+/// One network's part of a pass: y = g network(x), with one gate g per row (1 if `gates` is null).
 template <class F>
 struct FfnGradient {
   const F* ffn = nullptr;
-  ConstMatrixView<float> x, gate, up;  ///< what the network read, and its two projections [rows, inner]
+  ConstMatrixView<float> x, gate, up;  ///< the network's input, and its two projections [rows, inner]
   ConstMatrixView<float> dy;           ///< gradient of y
   MatrixView<float> dx;                ///< overwritten
   const float* gates = nullptr;        ///< [rows]
   float* dgates = nullptr;             ///< [rows], overwritten
 };
 
-/// Backward of several gated networks in as few loops as it takes. h = silu(gate) up is computed again; with u = dy W_down the gate's
-/// gradient is u h, so that the network's output need not be kept (spec T14).
+/// Backward of several gated networks in as few parallel loops as possible. h = activation(gate, up) is recomputed. With u = dy W_down, the
+/// gradient of a row's gate g is u . h, so the network's output need not be kept (spec T14).
 template <class P, class B>
 void backward_group(const B& b, std::span<const FfnGradient<GatedFfn<P>>> jobs) {
   static_assert(TrainableActivation<typename P::Activation>,
@@ -95,7 +95,7 @@ void backward_group(const B& b, std::span<const FfnGradient<GatedFfn<P>>> jobs) 
   input_gradients<P>(ctx, through_up);
 }
 
-/// Backward of a dense network, whose projections the record has.
+/// Backward of a dense network; gate and up come from the layer's record.
 template <class P, class B>
 void backward(const B& b, const GatedFfn<P>& ffn, ConstMatrixView<float> x, ConstMatrixView<float> dy, MatrixView<float> dx) {
   const FfnGradient<GatedFfn<P>> job{&ffn, x, view(b.kept.gate), view(b.kept.up), dy, dx};

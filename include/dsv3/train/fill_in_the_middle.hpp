@@ -13,8 +13,9 @@ struct FimTokens {
   int begin, hole, end;
 };
 
-/// With probability `rate`, a document as <|fim_begin|> prefix <|fim_hole|> suffix <|fim_end|> middle (PSM); else as it is. Which
-/// documents, and where they are cut, (seed, document) decide. It comes before packing and before the end-of-text token.
+/// Returns a document as <|fim_begin|> prefix <|fim_hole|> suffix <|fim_end|> middle (PSM) with probability `rate`, else unchanged. (seed,
+/// document) determine the choice and the cuts. Documents of fewer than 3 tokens stay unchanged. Apply it before packing and before the
+/// end-of-text token is appended.
 inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTokens& tokens, double rate, std::uint64_t seed,
                                            std::uint64_t document) {
   std::vector<int> out(ids.begin(), ids.end());

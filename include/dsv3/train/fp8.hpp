@@ -17,23 +17,24 @@ struct Recipe {
   using Activation = quant::Tiles<codec::E4m3, quant::Shape::along>;
   using Weight = quant::Tiles<codec::E4m3, quant::Shape::block>;
   using Gradient = quant::Tiles<codec::E4m3, quant::Shape::along>;  ///< of activations
-  /// Input of the projection after attention, and what is kept of it for its weight gradient.
+  /// Input of the projection after attention: in the forward product, and as kept for the weight gradient.
   using Attended = quant::Tiles<codec::E4m3, quant::Shape::along, ScaleFormat::power_of_two>;
   using AttendedCache = quant::Tiles<codec::E5m6, quant::Shape::along, ScaleFormat::power_of_two>;
-  /// Weight gradients round the activations again that forward rounded: these are what is kept. Without it, they round the source.
+  /// true: weight gradients start from the activations as kept, already rounded in forward's tiles, and round them again in their own
+  /// tiles. false: they round the original activations.
   static constexpr bool from_cache = true;
   using Accumulator = accumulator::Float32;
 };
 
-/// Block-wise gradients of activations, with which a model of 16B parameters diverged (appendix B.2).
+/// Block-wise gradients of activations. A model of 16B parameters diverged with them (appendix B.2).
 struct BlockGradients : Recipe {
   using Gradient = quant::Tiles<codec::E4m3, quant::Shape::block>;
 };
-/// Gradients in e5m2, as others have them.
+/// Gradients in e5m2, as in other FP8 recipes.
 struct E5m2Gradients : Recipe {
   using Gradient = quant::Tiles<codec::E5m2, quant::Shape::along>;
 };
-/// One scale for a whole matrix, the largest magnitude of now; gradients in e5m2.
+/// One scale per matrix, from its current largest magnitude; gradients in e5m2.
 struct PerTensor : Recipe {
   using Activation = quant::Tiles<codec::E4m3, quant::Shape::whole>;
   using Weight = Activation;
@@ -47,7 +48,7 @@ inline bool same(ConstMatrixView<float> x, ConstMatrixView<float> y) {
   return x.data() == y.data() && x.rows() == y.rows() && x.cols() == y.cols();
 }
 
-/// multiply_rounded() of products whose rounded operands all lie in memory at once.
+/// multiply_rounded() of a group whose rounded operands are all in memory at once.
 template <class Arch, class A, class B, class Accumulator>
 void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
   using quant::RoundJob;
@@ -78,8 +79,8 @@ void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
   Accumulator::template grouped<Arch>(ctx, products);
 }
 
-/// The products of a group, their left operands rounded to tiles A and their right ones to tiles B, summed by the accumulator. An operand
-/// that neighbours in the group share is rounded once. A few products at a time, so that rounded operands stay in the last cache and take
+/// The products of a group: left operands are rounded to tiles A, right operands to tiles B, and Accumulator sums. An operand shared by
+/// consecutive products is rounded once. Works on a few products at a time, so that rounded operands stay in the last-level cache and take
 /// little memory.
 template <class Arch, class A, class B, class Accumulator>
 void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
@@ -95,8 +96,8 @@ void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
 
 }  // namespace fp8
 
-/// Products as recipe R has them, with tiles for the activations that forward multiplies and for those that it keeps. Embedding, head,
-/// eh_proj, router, norms and attention keep the precision of Bf16 (spec T39).
+/// Products by recipe R. Activation: tiles of the activations in forward products; Kept: tiles of the activations as kept for backward.
+/// Embedding, head, eh_proj, router, norms and attention keep the precision of Bf16 (spec T39).
 template <class R = fp8::Recipe, class Activation = typename R::Activation, class Kept = typename R::Activation>
 struct Fp8 : compute::Bf16Activations {
   using Precise = Bf16;
@@ -113,7 +114,7 @@ struct Fp8 : compute::Bf16Activations {
   static void input_gradients(Context& ctx, std::span<const MultiplyAdd> group) {
     fp8::multiply_rounded<Arch, typename R::Gradient, typename R::Weight, typename R::Accumulator>(ctx, group);
   }
-  /// dW = dy^T x, both in tiles of 128 tokens of one channel.
+  /// dW = dy^T x, both operands in tiles of 128 tokens by one channel.
   template <class Arch>
   static void weight_gradients(Context& ctx, std::span<const MultiplyAdd> group) {
     auto scope = ctx.scratch();
@@ -136,7 +137,7 @@ struct Fp8 : compute::Bf16Activations {
   }
 };
 
-/// The bundle P for training in FP8 as recipe R has it.
+/// The bundle P for training in FP8 by recipe R.
 template <class P = DeepSeekV3, class R = fp8::Recipe>
 struct Fp8Training : P {
   using Compute = Fp8<R>;

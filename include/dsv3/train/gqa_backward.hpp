@@ -7,7 +7,8 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// x [T, D] what attention read, dy [T, D] -> dx [T, D], overwritten. A key head's gradient is the sum over the query heads that share it.
+/// x [T, D] is the attention's input; dy [T, D] -> dx [T, D], overwritten. A key head's gradient is the sum over the query heads that share
+/// it.
 template <class P, class B>
 void backward(const B& b, const Gqa<P>& gqa, ConstMatrixView<float> x, ConstMatrixView<float> dy, MatrixView<float> dx) {
   static_assert(std::is_same_v<typename P::template AttentionVariant<P>, attention::Full>,

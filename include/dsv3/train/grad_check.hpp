@@ -1,4 +1,4 @@
-// Floor 6. Checking a gradient against finite differences, for whoever writes a backward of their own.
+// Floor 6. Checking a gradient against finite differences, for authors of a new backward function.
 #pragma once
 
 #include <cmath>
@@ -11,17 +11,17 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A derivative along one direction: as the gradient says, and as differences of the loss say, which is uncertain by about `uncertainty`.
+/// A directional derivative: `analytic` from the gradient, `numeric` from differences of the loss, with its approximate `uncertainty`.
 struct GradCheck {
   double analytic = 0, numeric = 0, uncertainty = 0;
 
-  /// Whether the two agree as far as differences can tell.
+  /// Whether the two agree within the uncertainty.
   bool agrees() const { return std::abs(analytic - numeric) <= uncertainty; }
 };
 
 /// Compares `gradient` of loss() for the variables `x` with finite differences along a random direction. x is moved and put back.
-/// `step` is the length of the move relative to |x|. Central differences at two steps give the value, extrapolated, and how far off it may
-/// be: by what the extrapolation changed it, and by the loss's rounding, of `roundings` float32 epsilons of its magnitude. Throws: Error if
+/// `step` is the length of the move relative to |x|. The value is extrapolated from central differences at two step sizes. Its uncertainty
+/// is the difference of these two, plus the loss's rounding error, taken as `roundings` float32 epsilons of its magnitude. Throws: Error if
 /// the lengths differ.
 template <class Loss>
 GradCheck check_gradient(std::span<float> x, std::span<const float> gradient, Loss&& loss, std::uint64_t seed = 1, double step = 1e-2,
@@ -39,7 +39,7 @@ GradCheck check_gradient(std::span<float> x, std::span<const float> gradient, Lo
   const double h = step * std::sqrt(std::max(size, 1e-12) / std::max(length, 1e-300));
   GradCheck check;
   double largest = 0;
-  // The derivative by the points that float32 really holds.
+  // The central difference. x is rounded to float32 at both points.
   const auto slope = [&](double move) {
     const auto at = [&](double by) {
       for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(static_cast<double>(original[i]) + by * direction[i]);

@@ -1,4 +1,4 @@
-// Floor 6. Backward of projections, and what every backward function of a module is given.
+// Floor 6. Backward of projections, and the common arguments of all modules' backward functions.
 //
 // A module's backward is a free function backward(b, module, x, dy, dx): dx is overwritten, the gradients of weights are added to. Input
 // gradient and weight gradient of a projection are separate calls.
@@ -21,8 +21,8 @@ struct Balance {
   double loss = 0;                                     ///< sum over these sequences, alpha = 1; overwritten by a layer with experts
 };
 
-/// What backward functions are given: memory, the sums of gradients, the rows of the pass and what forward kept of this layer. The tape of
-/// `rows`, if there is one, is handed gradients in the place of values.
+/// Common arguments of backward functions: memory, the gradient sums, the rows of the pass, and what forward kept of this layer. The tape
+/// of `rows`, if there is one, receives gradients instead of values.
 template <class P, class Cache, class T>
 struct Backward {
   Context& ctx;
@@ -40,7 +40,7 @@ struct InputGradient {
   MatrixView<float> dx;
   bool add = false;
 };
-/// dw [out, in] += dy^T x, row after row.
+/// dw [out, in] += dy^T x, summed row by row, in order.
 struct WeightGradient {
   ConstMatrixView<float> x, dy;
   MatrixView<float> dw;
@@ -58,8 +58,8 @@ ConstMatrixView<float> master(const W& w) {
   });
 }
 
-/// Products of a backward pass as P::Compute forms them: by a function of its own, or in float32. It may have functions of their own for
-/// input gradients and weight gradients too.
+/// Products of a backward pass: by P::Compute::multiply_add if there is one, else in float32. If P::Compute has input_gradients or
+/// weight_gradients, these are used for such products instead.
 template <class P>
 void multiply_add_all(Context& ctx, std::span<const MultiplyAdd> group) {
   if constexpr (requires { P::Compute::template multiply_add<typename P::Arch>(ctx, group); })

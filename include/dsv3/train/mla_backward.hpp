@@ -7,7 +7,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// x [T, D] what attention read, dy [T, D] -> dx [T, D], overwritten.
+/// x [T, D] is the attention's input; dy [T, D] -> dx [T, D], overwritten.
 template <class P, class B>
 void backward(const B& b, const Mla<P>& mla, ConstMatrixView<float> x, ConstMatrixView<float> dy, MatrixView<float> dx) {
   static_assert(std::is_same_v<typename P::template AttentionVariant<P>, attention::Full>,
@@ -20,7 +20,7 @@ void backward(const B& b, const Mla<P>& mla, ConstMatrixView<float> x, ConstMatr
   Context& ctx = b.ctx;
   auto scope = ctx.scratch();
 
-  // What was not kept.
+  // Recompute what was not kept.
   ConstMatrixView<float> latent = view(kept.latent), cached = view(kept.cached), q = view(kept.query), c_q = x;
   const Index query_rank = w.query_rank ? w.q_proj.in_features() : 0;
   if (w.query_rank) {
@@ -46,7 +46,7 @@ void backward(const B& b, const Mla<P>& mla, ConstMatrixView<float> x, ConstMatr
   auto d_o = scope.template matrix<float>(rows, heads.count * heads.value);
   backward(b, w.o_proj, view(kept.heads), dy, d_o);
 
-  // Attention over expanded keys and values. Each head has a gradient of k_pe of its own; their sum is taken in the order of heads.
+  // Attention over expanded keys and values. Each head gives its own gradient of k_pe; these are summed in the order of heads.
   auto dq = scope.template matrix<float>(rows, heads.count * query);
   auto d_kv = scope.template matrix<float>(rows, rank + rope);
   {

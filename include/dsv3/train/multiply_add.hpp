@@ -1,9 +1,9 @@
 // Floor 6. The float32 product of backward passes: C += A B, where A may be transposed.
 //
-// Every element of C is c = fma(a[m, k], b[k, n], c) for k = 0, 1, ... in this order, whatever the tiles and however many threads there
-// are. So sums over the rows of a batch have the same bits if the batch comes in several parts that keep its order.
+// Every element of C is c = fma(a[m, k], b[k, n], c) for k = 0, 1, ... in this order, for any tiling and number of threads. So sums over
+// the rows of a batch have the same bits if the batch is cut into parts that keep its order.
 //
-// Operands may be codes with scales for each 128 terms of the sum. Then such a block is summed on its own, and enters as
+// Operands may be code values with scales per 128 terms of the sum. Then each block of 128 terms is summed from 0 and added as
 // c = fma(sum, scale of a * scale of b, c): accumulation in float32 per 128 terms (section 3.3.2).
 #pragma once
 
@@ -31,7 +31,7 @@ struct MultiplyAdd {
   MatrixView<float> c;
   bool overwrite = false, transpose_b = false;
   ConstMatrixView<float> a_scales = {}, b_scales = {};  ///< [ceil(depth / 128), rows] and [ceil(depth / 128), columns], or none
-  int a_min_exponent = -6, b_min_exponent = -6;         ///< of the codes' format, for accumulators that see its subnormals
+  int a_min_exponent = -6, b_min_exponent = -6;         ///< of the codes' format, for accumulators that emulate subnormals
 
   bool scaled() const { return b_scales.rows() > 0; }
   Index depth() const { return transpose_b ? b.cols() : b.rows(); }
@@ -54,14 +54,14 @@ struct MultiplyAdd {
 namespace detail {
 
 template <class Arch>
-inline constexpr int add_rows = 6;  // of C in a tile
+inline constexpr int add_rows = 6;  // rows of C in a tile
 template <class Arch>
-inline constexpr int add_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // of columns in a tile, as many as registers hold
+inline constexpr int add_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // vectors of columns in a tile: what registers hold
 template <class Arch>
 inline constexpr Index add_columns = simd::width<Arch>* add_vectors<Arch>;
-inline constexpr Index add_depth = 128;  // rows of B that stay in the first cache beside a tile's columns
+inline constexpr Index add_depth = 128;  // rows of B in a block; [add_depth, add_columns] floats stay in L1
 
-/// Scales of a block of the sum: of A's rows and of B's columns. None: the sum goes on from what C has.
+/// Scales of a block of the sum: of A's rows and of B's columns. Null: no scales, the sum continues from C.
 struct BlockScales {
   const float *a = nullptr, *b = nullptr;
 
@@ -71,7 +71,7 @@ inline BlockScales block_scales(const MultiplyAdd& p, Index k) {
   return p.scaled() ? BlockScales{p.a_scales.row_data(k / add_depth), p.b_scales.row_data(k / add_depth)} : BlockScales{};
 }
 
-/// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and `add_vectors` vectors, of which only `columns` columns exist.
+/// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and the first `columns` of a tile's add_columns columns.
 template <class Arch, int M>
 void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite,
               const BlockScales& scales) {
@@ -127,7 +127,7 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
   }
 }
 
-/// `rows` rows of C, `columns` <= add_columns of them.
+/// tile_add() for any number of rows; `columns` <= add_columns.
 template <class Arch>
 void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns, bool overwrite,
               const BlockScales& scales) {
@@ -141,10 +141,10 @@ void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
   while (m < rows) tile(std::integral_constant<int, 1>{});
 }
 
-/// to[k, n] = b[n, k], in rows of add_columns.
+/// to[k, n] = b[n, k], with row stride add_columns.
 template <class Arch>
 void pack_transposed(const float* b, Index ldb, Index depth, Index columns, float* to) {
-  constexpr Index block = 8;  // a cache line or half of one is read for each row that is written
+  constexpr Index block = 8;  // reads of b are half a cache line long
   for (Index k0 = 0; k0 < depth; k0 += block)
     for (Index n = 0; n < columns; ++n)
       for (Index k = k0; k < std::min(k0 + block, depth); ++k) to[k * add_columns<Arch> + n] = b[n * ldb + k];
@@ -175,7 +175,7 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
       if (p.transpose_b) {
         pack_transposed<Arch>(b, ldb, deep, count, scratch);
         b = scratch, ldb = add_columns<Arch>;
-      } else if (rows >= worth_packing) {  // rows that lie a power of two apart fall into few sets of the cache
+      } else if (rows >= worth_packing) {  // pack: rows at a power-of-two stride share few cache sets
         for (Index i = 0; i < deep; ++i) std::copy_n(b + i * ldb, count, scratch + i * add_columns<Arch>);
         b = scratch, ldb = add_columns<Arch>;
       }
@@ -195,7 +195,7 @@ void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
   Index work = 0;
   const auto most_rows = [](const MultiplyAdd& p) {
     return Index{p.transpose_b ? 64 : 32} * detail::add_rows<Arch>;
-  };  // B is packed once for them
+  };  // rows that share one packing of B
   const auto cut = [&](auto&& emit) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       const MultiplyAdd& p = group[i];

@@ -1,7 +1,7 @@
 // Floor 6. C += A B with A and B rounded to bf16, sums in float32, on processors with AVX512-BF16; elsewhere in float32.
 //
-// Both operands are packed into pairs of bf16 numbers that are neighbours along the sum, which is what one instruction takes. A block of A
-// [rows, depth] stays in the second cache beside blocks of B [depth, columns] in the first.
+// Both operands are packed into pairs of bf16 numbers that are adjacent along the sum, the layout of the dot-product instruction. A block
+// of A [rows, depth] stays in L2, blocks of B [depth, columns] stay in L1.
 #pragma once
 
 #include "dsv3/train/multiply_add.hpp"
@@ -19,7 +19,7 @@ inline constexpr bool has_bf16_pairs =
     false;
 #endif
 
-inline constexpr Index pair_depth = add_depth, pair_rows = 384, pair_columns = 64;  // of blocks: 96 KiB of A, 16 KiB of B
+inline constexpr Index pair_depth = add_depth, pair_rows = 384, pair_columns = 64;  // block sizes: 96 KiB of A, 16 KiB of B
 
 #ifdef __AVX512BF16__
 
@@ -30,7 +30,7 @@ inline __m512i pairs_of(__m512 even, __m512 odd) {  // 16 pairs (even[i], odd[i]
 }
 inline __mmask16 first_lanes(Index n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
 
-/// to[k / 2][i] = (m[k][i], m[k + 1][i]) for `depth` rows of m and `count` columns, rows of `ldto` pairs. Beyond the depth stand zeros.
+/// to[k / 2][i] = (m[k][i], m[k + 1][i]) for `depth` rows of m and `count` columns; `to` has row stride `ldto`. Zeros pad an odd depth.
 inline void pack_across(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
   for (Index k = 0; k < depth; k += 2, to += ldto)
     for (Index i = 0; i < count; i += 16) {
@@ -41,7 +41,7 @@ inline void pack_across(const float* m, Index ldm, Index depth, Index count, std
     }
 }
 
-/// to[i][k / 2] = (m[i][k], m[i][k + 1]) for `count` rows of m: what bf16 numbers in a row are.
+/// to[i][k / 2] = (m[i][k], m[i][k + 1]) for `count` rows of m: plain rows of bf16 numbers.
 inline void pack_along(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
   for (Index i = 0; i < count; ++i, m += ldm, to += ldto)
     for (Index k = 0; k < depth; k += 32) {
@@ -51,7 +51,7 @@ inline void pack_along(const float* m, Index ldm, Index depth, Index count, std:
     }
 }
 
-/// to[k / 2][i] = (m[i][k], m[i][k + 1]).
+/// to[k / 2][i] = (m[i][k], m[i][k + 1]): pack_along(), transposed.
 inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
   const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                                             _mm512_set1_epi32(static_cast<int>(ldto)));
@@ -64,7 +64,7 @@ inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std
     }
 }
 
-/// c[m][n] (+)= sum over `pairs` of a[m][k] b[k][n] for M rows and V vectors of columns, of which `columns` exist.
+/// c[m][n] (+)= sum over `pairs` of a[m][k] b[k][n] for M rows and the first `columns` columns of V vectors.
 template <int M, int V>
 void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns,
                 bool overwrite, const BlockScales& scales) {
@@ -99,7 +99,7 @@ void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::ui
   });
 }
 
-/// Rows [0, rows) of c in tiles of 6 rows, the last of as many as are left.
+/// Rows [0, rows) of c in tiles of 6 rows; the last tile has the remaining rows.
 template <int V>
 void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index rows,
                 Index columns, bool overwrite, const BlockScales& scales) {
@@ -122,7 +122,7 @@ inline constexpr Index pair_scratch = pair_depth / 2 * (pair_rows + pair_columns
 inline void multiply_add_pairs(const MultiplyAdd& p, std::uint32_t* scratch) {
   std::uint32_t *packed_a = scratch, *packed_b = scratch + pair_depth / 2 * pair_rows;
   const Index rows = p.c.rows(), depth = p.depth(), columns = p.columns();
-  const bool along = p.a.col == 1;  // A's rows are as they are
+  const bool along = p.a.col == 1;  // A is not transposed
   const Index a_row = along ? pair_depth / 2 : 1, a_pair = along ? 1 : pair_rows;
   for (Index k = 0; k < depth; k += pair_depth) {
     const Index deep = std::min(pair_depth, depth - k), pairs = (deep + 1) / 2;
@@ -156,8 +156,7 @@ inline void multiply_add_pairs(const MultiplyAdd& p, std::uint32_t* scratch) {
 
 }  // namespace detail
 
-/// Every product of the group with operands rounded to bf16, in one parallel loop. Codes of 8-bit floats are bf16 numbers: nothing of them
-/// is lost.
+/// Every product of the group with operands rounded to bf16, in one parallel loop. Codes of 8-bit floats are exact in bf16.
 template <class Arch = simd::DefaultArch>
 void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group) {
   if constexpr (!detail::has_bf16_pairs<Arch>) {

@@ -1,4 +1,4 @@
-// Floor 6. What is learned from: samples, the terms of the loss, and the sums that a pass over some of a batch's samples adds to.
+// Floor 6. The training objective: samples, the terms of the loss, and the sums that the passes over a batch's samples add to.
 #pragma once
 
 #include <span>
@@ -10,11 +10,11 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A row of training data: ids [n], input and labels at once. Row i predicts id i + 1, depth k of multi-token prediction id i + k + 1.
+/// A sample of training data: ids [n] are both input and labels. Row i predicts id i + 1, depth k of multi-token prediction id i + k + 1.
 struct Sample {
   std::span<const int> ids;
-  std::span<const std::uint8_t> trained{};  ///< whether an id counts as a target (spec T2), one each; empty: all do
-  std::span<const Index> documents{};  ///< where documents begin that do not see one another (spec T54), the first at 0; empty: one text
+  std::span<const std::uint8_t> trained{};  ///< one flag per id: whether it counts as a target (spec T2); empty: all do
+  std::span<const Index> documents{};       ///< starts of documents, the first 0; none attends to another (spec T54); empty: one text
 
   /// f(begin, count) for each text.
   template <class F>
@@ -26,25 +26,25 @@ struct Sample {
   bool counts(Index i) const { return trained.empty() || trained[static_cast<std::size_t>(i)] != 0; }
 };
 
-/// What an MTP loss is divided by (spec T3): the number of its own targets, as Megatron does, or that of the main loss (eq. 24).
+/// The divisor of an MTP loss (spec T3): the number of its own targets, as in Megatron, or of the main loss's targets (eq. 24).
 enum class MtpReduction { own_count, main_count };
 
 /// L = L_main + mtp_weight / D sum_k L_MTP^k + balance_weight sum over layers of the mean balance loss (eq. 17-20, 24, 25, spec T4).
 struct Objective {
-  double mtp_weight = 0;      ///< lambda; 0: MTP modules take no part
+  double mtp_weight = 0;      ///< lambda; 0: MTP modules do not run
   double balance_weight = 0;  ///< alpha
   MtpReduction mtp_reduction = MtpReduction::own_count;
 };
 
-/// Targets of a batch: main_targets, and mtp_targets[k] of depth k + 1; and its samples. Every loss is a sum divided by these numbers of
-/// the whole batch, so that micro-batches add up to it (spec T36).
+/// Counts of a batch: its targets (mtp_targets[k] for depth k + 1) and its samples. Every loss is a sum divided by such a count of the
+/// whole batch, so that micro-batches add up to it (spec T36).
 struct Counts {
   Index main_targets = 0;
   std::vector<Index> mtp_targets;
   Index samples = 0;
 };
 
-/// Throws: Error if a sample's `trained` or `documents` do not fit its ids.
+/// Counts targets for the main model and for `depths` MTP modules. Throws: Error if a sample's `trained` or `documents` do not fit its ids.
 inline Counts count(std::span<const Sample> samples, Index depths) {
   Counts c{0, std::vector<Index>(static_cast<std::size_t>(depths)), std::ssize(samples)};
   for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -66,12 +66,12 @@ inline Counts count(std::span<const Sample> samples, Index depths) {
   return c;
 }
 
-/// Sums over samples: of losses, with what they are divided by in Counts, and of the tokens that each expert got.
+/// Sums over samples: of losses, before the division by Counts, and of tokens per expert.
 struct Sums {
   double main = 0;
-  std::vector<double> mtp;      ///< a depth
-  std::vector<double> balance;  ///< a layer with experts, MTP modules after the others; alpha = 1
-  Matrix<Index> loads;          ///< [layers with experts, E]: tokens sent there, rows without a target too
+  std::vector<double> mtp;      ///< per depth
+  std::vector<double> balance;  ///< per layer with experts, MTP modules last; alpha = 1
+  Matrix<Index> loads;          ///< [layers with experts, E]: tokens per expert, including rows without a target
 
   Sums& operator+=(const Sums& other) {
     const auto add = [](auto& to, const auto& from) {
@@ -89,7 +89,7 @@ struct Sums {
   }
 };
 
-/// The means that Sums and Counts give, and the objective.
+/// Means of the losses from Sums and Counts, and the objective's total.
 struct Losses {
   double main = 0, total = 0;
   std::vector<double> mtp, balance;

@@ -1,11 +1,11 @@
-// Floor 6. Rows that are kept for backward in a small float format, with one scale for 1x128 (section 3.3.3).
+// Floor 6. Rows kept for backward in a small float format, with one scale per 1x128 tile (section 3.3.3).
 #pragma once
 
 #include "dsv3/quant/tiles.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// Rows [rows, cols] as codes of T::Format, tiles `along`. Codes of 8 bits take a byte, two codes of 12 bits three.
+/// Rows [rows, cols] as codes of T::Format with tiles `along`. A code of 8 bits takes one byte, two codes of 12 bits take three.
 template <class T>
 class PackedRows {
   static_assert(T::shape == quant::Shape::along);
@@ -19,7 +19,7 @@ class PackedRows {
     codes_.resize(rows, twelve ? (cols + 1) / 2 * 3 : cols);
     scales_.resize(rows, (cols + quant::tile_size - 1) / quant::tile_size);
   }
-  /// v [count, cols] become rows [begin, begin + count).
+  /// Encodes v [count, cols] as rows [begin, begin + count).
   void store(Index begin, ConstMatrixView<float> v) {
     for (Index t = 0; t < v.rows(); ++t)
       for (Index b = 0; b < scales_.cols(); ++b) {

@@ -1,5 +1,5 @@
 // Floor 6. The parameters of a model in training: one float32 arena in the order of for_each_tensor, and arenas of the same layout for
-// gradients, moments and averages. A weight's gradient is found by its place.
+// gradients, moments and averages. A weight's gradient is found by the weight's address.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ enum class Kind {
   buffer   ///< not learned by gradients: the router's bias
 };
 
-/// Where a parameter [rows, cols] lies in every arena.
+/// The place of a parameter [rows, cols], the same in every arena.
 struct Parameter {
   std::string name;
   Index offset = 0, rows = 0, cols = 0;
@@ -37,7 +37,7 @@ struct Parameter {
 template <class P>
 class Parameters {
  public:
-  /// Copies the weights that `model` has into an arena of its own and binds the model to that.
+  /// Copies the weights of `model` into a new arena and binds the model to it.
   /// Throws: Error if a weight is not bound to memory.
   explicit Parameters(Model<P>& model) : model_(model) {
     static_assert(std::is_constructible_v<typename P::Storage::View, F32::View>,
@@ -75,7 +75,7 @@ class Parameters {
 
   Model<P>& model() const { return model_; }
   const std::vector<Parameter>& list() const { return list_; }
-  /// Floats of an arena: the parameters, each begun on a new cache line.
+  /// Floats of an arena: every parameter, each padded to whole cache lines.
   Index size() const { return size_; }
   Arena& values() { return *values_; }
   const Arena& values() const { return *values_; }
@@ -88,7 +88,7 @@ class Parameters {
     return *p;
   }
 
-  /// Tells the model that values() have changed.
+  /// Updates the model's copies after values() have changed.
   void refresh() {
     std::size_t i = 0;
     Model<P>::for_each_tensor(model_, [&]<class T>(const std::string&, T& parameter) {
@@ -97,7 +97,7 @@ class Parameters {
     });
   }
 
-  /// The place of the weight that begins at `data`. Throws: Error if it is not this model's.
+  /// The arena offset of the weight that begins at `data`. Throws: Error if it is not this model's.
   Index place(const void* data) const {
     const auto found = places_.find(data);
     require(found != places_.end(), "Parameters: a weight whose gradient is asked for is none of the model in training");
@@ -114,7 +114,7 @@ class Parameters {
   std::unordered_map<const void*, Index> places_;
 };
 
-/// Sums of gradients, found by the weights that they belong to.
+/// Gradient sums, looked up by their weights.
 template <class P>
 class Gradients {
  public:

@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// Adds to dlogits [E] what a gradient ds [E] of the scores s [E] gives.
+/// Backward of the scores s [E]: adds to dlogits [E] the gradient that ds [E] gives.
 inline void score_backward(const router::Sigmoid&, std::span<const float> s, std::span<const float> ds, std::span<float> dlogits) {
   for (std::size_t e = 0; e < s.size(); ++e) dlogits[e] += ds[e] * s[e] * (1 - s[e]);
 }
@@ -80,7 +80,7 @@ double balance_backward(const router::TopK<ScoreFunction, GroupScore>&, const ro
   return loss;
 }
 
-/// A router that backward knows: route_backward and balance_backward as above.
+/// A router with a route_backward as above. A BalancedRouter has a balance_backward, which balance_weight != 0 needs.
 template <class R>
 concept TrainableRouter = requires(const R& r, const router::Config& c, std::span<const float> logits, std::span<const int> experts,
                                    std::span<float> d, ConstMatrixView<float> x, MatrixView<float> dx) {

@@ -1,4 +1,4 @@
-// Floor 6. Backward of what works on rows: RMSNorm, gated activations, the rotation, gathering by expert.
+// Floor 6. Backward of row-wise operations: RMSNorm, gated activations, the rotation, gathering by expert.
 #pragma once
 
 #include "dsv3/kernels/rms_norm.hpp"
@@ -8,7 +8,7 @@
 namespace dsv3::inline DSV3_ISA::train {
 
 /// Backward of y = x r w with r = (mean(x^2) + eps)^(-1/2) (spec T17): dx = r (w dy - x r^2 mean(w dy x)), overwritten; dw [n] += sum over
-/// rows of dy x r, row after row. x, dy, dx [T, n]; dx may be dy, not x.
+/// rows of dy x r, in order of rows. x, dy, dx [T, n]; dx may be dy, but not x.
 template <class Arch = simd::DefaultArch>
 void rms_norm_backward(Context& ctx, ConstMatrixView<float> x, const Vector<float>& w, float eps, ConstMatrixView<float> dy,
                        MatrixView<float> dx, float* dw) {
@@ -22,7 +22,7 @@ void rms_norm_backward(Context& ctx, ConstMatrixView<float> x, const Vector<floa
         simd::map_sum<Arch>([](const Floats& v, const Floats& sum) { return simd::fma<Arch>(v, v, sum); }, n, x.row_data(t));
     inverse[static_cast<std::size_t>(t)] = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
   });
-  // dw first: dx may take the place of dy.
+  // dw first, because dx may overwrite dy.
   ctx.parallel_for((n + 4 * width - 1) / (4 * width), x.size() * 2, [&](Index chunk, int) {
     for (Index c = chunk * 4 * width; c < std::min((chunk + 1) * 4 * width, n); c += width) {
       const Index count = std::min(width, n - c);
@@ -57,14 +57,14 @@ void activation_backward(const kernels::SwiGlu&, const V& gate, const V& up, con
   dgate = dh * up * sigmoid * (one + gate * (one - sigmoid));
 }
 
-/// An activation that backward knows: activation_backward(activation, gate, up, dh, dgate, dup) on vectors of floats.
+/// An activation with a backward: activation_backward(activation, gate, up, dh, dgate, dup) on vectors of floats.
 template <class A>
 concept TrainableActivation = requires(const A& a, simd::Floats<simd::DefaultArch>& v) {
   activation_backward(a, v, v, v, v, v);
 };
 
-/// Backward of rotating rows in place: the rows of dx, `heads` vectors of rotation.dim() floats each `apart` from the last, are rotated
-/// back. Row i is at position `first + i`.
+/// Backward of the rotation: rotates the rows of dx back, in place. A row has `heads` vectors of rotation.dim() floats at a stride of
+/// `apart` floats. Row i is at position `first + i`.
 template <class Rotation>
 void rotate_back(Context& ctx, const Rotation& rotation, Index first, MatrixView<float> dx, Index heads, Index apart) {
   auto scope = ctx.scratch();

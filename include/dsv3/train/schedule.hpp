@@ -16,7 +16,7 @@ struct Phase {
   Shape shape = Shape::line;
 };
 
-/// Phases one after another; after the last its final value stays.
+/// Phases one after another; after the last phase its final value stays.
 class Schedule {
  public:
   explicit Schedule(double constant) : phases_{{0, constant, constant}} {}
@@ -51,8 +51,8 @@ inline Schedule warmup_cosine(double peak, double least, double warmup, double c
   return Schedule({{warmup, 0, peak}, {constant, peak, peak}, {decay, peak, least, Phase::Shape::cosine}});
 }
 
-/// The report's learning rate over its pre-training (section 4.2), by tokens: 2.2e-4 to 10T after 2,000 steps of `warmup` tokens in all,
-/// then a cosine to 2.2e-5 over 4.3T, 333B at that and 167B at 7.3e-6. `scale` shrinks the whole plan.
+/// The report's learning rate over its pre-training (section 4.2), by tokens: a warm-up of 2,000 steps, `warmup` tokens in all, to 2.2e-4;
+/// constant until 10T; a cosine to 2.2e-5 over 4.3T; 333B at 2.2e-5; 167B at 7.3e-6. `scale` multiplies all lengths.
 inline Schedule report_schedule(double scale = 1, double peak = 2.2e-4, double warmup = 2000.0 * 3072 * 4096) {
   return Schedule({{warmup * scale, 0, peak},
                    {(10e12 - warmup) * scale, peak, peak},
@@ -61,8 +61,8 @@ inline Schedule report_schedule(double scale = 1, double peak = 2.2e-4, double w
                    {167e9 * scale, peak * 7.3e-6 / 2.2e-4, peak * 7.3e-6 / 2.2e-4}});
 }
 
-/// The report's batch size in sequences of 4,096 tokens: 3,072 growing to 15,360 over the first 469B tokens (spec T32: along which curve is
-/// not said; a line here).
+/// The report's batch size in sequences of 4,096 tokens: 3,072 growing to 15,360 over the first 469B tokens (spec T32; linearly here,
+/// because the report names no curve).
 inline Schedule report_batch_size(double scale = 1) { return Schedule({{469e9 * scale, 3072, 15360}}); }
 
 }  // namespace dsv3::inline DSV3_ISA::train

@@ -1,4 +1,4 @@
-// Floor 6. The order of training samples, as a function: sample number N of a run is found without replaying those before it.
+// Floor 6. The order of training samples, as a function: sample number N of a run is found without replaying the earlier ones.
 #pragma once
 
 #include <bit>
@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA::train {
 
-/// A well-mixed 64-bit number of any other (SplitMix64's finalizer).
+/// Hashes a 64-bit number (SplitMix64's finalizer).
 constexpr std::uint64_t mix(std::uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -17,7 +17,8 @@ constexpr std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// A permutation of [0, size) that (seed, epoch) choose: a Feistel network on the next power of four, walked until it is inside.
+/// A permutation of [0, size) given by (seed, epoch): a Feistel network on the next power of four, repeated until the result is below
+/// `size`.
 class Shuffle {
  public:
   /// Throws: Error if `size` is below 1.
@@ -47,7 +48,7 @@ class Shuffle {
   }
 
   std::uint64_t size_, key_;
-  int half_ = 0;  // bits
+  int half_ = 0;  // bits of each half
 };
 
 }  // namespace dsv3::inline DSV3_ISA::train

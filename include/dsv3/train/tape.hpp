@@ -1,6 +1,6 @@
 // Floor 6. What a forward pass keeps for its backward pass.
 //
-// A layer's record is filled by the forward pass; what its tape was told not to keep, backward computes again from what it has.
+// The forward pass fills one record per layer. Backward recomputes, from the rest of the record, what the tape was told not to keep.
 #pragma once
 
 #include <deque>
@@ -30,27 +30,27 @@ struct LayerRecord {
   }
 };
 
-/// What a tape keeps beside the residual stream before each block.
+/// What a tape keeps besides the residual stream before each block.
 struct Keep {
-  bool blocks = true;   ///< what parts of a block compute; without it blocks run again
-  bool norms = true;    ///< of these, results of norms
-  bool queries = true;  ///< and queries, which an up-projection gives
-  bool fp8 = false;     ///< inputs of SwiGLU as e4m3, attention's result as E5M6 (section 3.3.3): not the bits of what forward had
+  bool blocks = true;   ///< intermediate results of blocks; without them blocks run again
+  bool norms = true;    ///< of these, outputs of norms
+  bool queries = true;  ///< of these, queries, the outputs of an up-projection
+  bool fp8 = false;     ///< keeps inputs of SwiGLU as e4m3, attention's output as E5M6 (section 3.3.3): not the bits of forward
 
   bool operator==(const Keep&) const = default;
 };
 namespace keep {
-/// All that backward would have to compute by a norm or a product.
+/// Everything that backward would have to recompute by a norm or a product.
 inline constexpr Keep everything{};
-/// The report's choice (section 3.2.3): RMSNorm, the up-projections of MLA and SwiGLU are computed again.
+/// The report's choice (section 3.2.3): RMSNorm, the up-projections of MLA and SwiGLU are recomputed.
 inline constexpr Keep report{true, false, false};
-/// The same, with what the report keeps in 8 and 12 bits so kept.
+/// The same, with SwiGLU's inputs in 8 bits and attention's output in 12 bits, as in the report.
 inline constexpr Keep report_fp8{true, false, false, true};
-/// The residual stream before each block; blocks run again.
+/// Only the residual stream before each block; blocks run again.
 inline constexpr Keep blocks{false, false, false};
 }  // namespace keep
 
-/// What of a layer is kept in few bits.
+/// The values of a layer that are kept in 8 or 12 bits.
 struct PackedRecord {
   PackedRows<quant::Tiles<codec::E5m6, quant::Shape::along, ScaleFormat::power_of_two>> heads;
   PackedRows<quant::Tiles<codec::E4m3, quant::Shape::along>> gate, up, expert_gate, expert_up;
@@ -58,16 +58,16 @@ struct PackedRecord {
   Index bytes() const { return heads.bytes() + gate.bytes() + up.bytes() + expert_gate.bytes() + expert_up.bytes(); }
 };
 
-/// Keeps in records, layer by layer, what it was told to. Records keep their memory from pass to pass.
+/// Keeps what Keep says, in one record per layer. Records reuse their memory from pass to pass.
 class Tape {
  public:
-  /// With `one_layer`, a tape for the passes of one layer after another, of which it keeps the last.
+  /// With `one_layer`, all layers share one record, which holds the last layer that ran.
   explicit Tape(const Keep& keep = {}, bool one_layer = false) : keep_(keep), one_layer_(one_layer) {}
 
   const Keep& kept() const { return keep_; }
   LayerRecord& layer(Index i) { return at(i).record; }
 
-  /// The record of a layer with all that was kept as floats, until another one is opened.
+  /// The record of a layer, with packed values decoded to floats. Valid until another layer is opened.
   LayerRecord& open(Index i) {
     Layer& layer = at(i);
     if (packs() && opened_ != &layer) {
@@ -135,7 +135,7 @@ class Tape {
   static void set(bool wanted, Matrix<float>& to, Values v) {
     if (wanted) to = v;
   }
-  // Networks of experts come in the order of their rows.
+  // Experts are recorded in the order of their rows.
   template <class Packed>
   void store(Index expert, Matrix<float> LayerRecord::*alone, Matrix<float> LayerRecord::*sorted, Packed packed_alone, Packed packed_sorted,
              Layer& layer, Values v, bool last) {
@@ -152,7 +152,7 @@ class Tape {
     }
     if (last && expert >= 0) rows_ += v.rows();
   }
-  // All layers share the memory for unpacked floats: the opened one has it.
+  // All layers share the memory for decoded floats: the open layer has it.
   void lend(LayerRecord& record) {
     for (auto m : {&LayerRecord::heads, &LayerRecord::gate, &LayerRecord::up, &LayerRecord::expert_gate, &LayerRecord::expert_up})
       (record.*m).swap(spare_.*m);

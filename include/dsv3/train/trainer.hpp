@@ -13,8 +13,8 @@ struct TrainerOptions {
   AdamWOptions adamw{};
   double clip = 1;  ///< largest norm of the gradients (spec T31)
   BiasStep bias_step = BiasStep::as_is;
-  Keep keep{};            ///< of a pass for its backward pass
-  Index micro_batch = 0;  ///< samples of a pass; 0: the whole batch
+  Keep keep{};            ///< what forward keeps for backward
+  Index micro_batch = 0;  ///< samples per pass; 0: the whole batch
   int most_skipped = 10;  ///< steps in a row without a finite loss or norm, after which training stops
 };
 
@@ -32,7 +32,7 @@ struct StepReport {
   bool skipped = false;  ///< loss or norm were not finite: no weight was touched
 };
 
-/// A model in training: its parameters, gradients and optimizer. It owns nothing of the model but its master weights.
+/// A model in training: its parameters, gradients and optimizer. Of the model, it owns only the master weights.
 template <class P, Codec Moments = codec::Float32>
 class Trainer {
  public:
@@ -43,7 +43,8 @@ class Trainer {
         passes_(model, options.keep),
         optimizer_(parameters_, options.adamw) {}
 
-  /// One step on a batch. Throws: Error if there is no target in it, what Backpropagation throws, and Error after too many skipped steps.
+  /// One step on a batch. Throws: Error if the batch has no target or after most_skipped skipped steps in a row, and what Backpropagation
+  /// throws.
   StepReport step(Context& ctx, std::span<const Sample> batch, const StepSettings& settings) {
     StepReport report;
     const auto counts = gradients_of(ctx, batch, settings.objective, report);
@@ -59,7 +60,7 @@ class Trainer {
     return report;
   }
 
-  /// The losses of a batch, and its gradients in gradients(). Nothing is learned.
+  /// Computes the losses of a batch into `report` and its gradients into gradients(), without a step.
   Counts gradients_of(Context& ctx, std::span<const Sample> batch, const Objective& objective, StepReport& report) {
     const auto counts = count(batch, objective.mtp_weight != 0 ? parameters_.model().mtp_modules() : 0);
     require(counts.main_targets > 0, "train: a batch of ", batch.size(),
