@@ -339,6 +339,8 @@ def following(program, model):
                 assert browser.run(gap) < 2, (height, lines, i, browser.run(gap))
             assert browser.run(covered) > 0, "the form lies over the answer's end"
             assert browser.run("view.clientHeight") > 40, (height, browser.run("view.clientHeight"))
+            browser.run("text.value += 'more'; text.dispatchEvent(new Event('input')); drawn()")
+            assert browser.run(gap) < 2 and browser.run("following")
             browser.run("text.value = ''; text.dispatchEvent(new Event('input')); drawn()")  # the form shrinks
             assert browser.run(gap) < 2
             browser.run("end()")
@@ -352,6 +354,8 @@ def following(program, model):
         browser.run("view.scrollTop -= 300; drawn()")
         top = browser.run("view.scrollTop")
         come(browser, content="word " * 3000)
+        browser.run("text.value = 'a line\\n'.repeat(30); text.dispatchEvent(new Event('input')); drawn()")
+        browser.run("text.value += 'more'; text.dispatchEvent(new Event('input')); drawn()")
         assert browser.run("view.scrollTop") == top and not browser.run("document.getElementById('to-end').hidden")
         browser.run("document.getElementById('to-end').click(); drawn()")
         come(browser, content="word " * 3000)
@@ -398,6 +402,7 @@ def copying(program, model):
             else:
                 browser.run("window.readText = navigator.clipboard.readText.bind(navigator.clipboard)")
             for button, expected in ((".actions .copy", text), (".code .copy", "print(1)")):
+                assert browser.run(f"document.querySelector('{button}').checkVisibility()")
                 browser.run(f"document.querySelector('{button}').click()")
                 browser.wait(f"document.querySelector('{button}').textContent == 'Copied'")
                 assert browser.run("readText()") == expected, clipboard
@@ -425,7 +430,6 @@ def reload(program, model):
         come(browser, content="Some of")
         browser.run("text.value = 'what comes next'")
         load()
-        assert browser.run("[...document.querySelectorAll('.assistant')].at(-1).innerText").split("\n")[-1:] == ["Copy\tTry again"] or True
         last = browser.run("document.querySelector('#talk').lastElementChild.innerText")
         assert "Some of" in last and "loaded again" in last, last
         assert browser.run("text.value") == "what comes next" and browser.run("messages.length") == 4
@@ -433,7 +437,7 @@ def reload(program, model):
         come(browser, content="All of it")
         browser.run("end()")
         browser.wait("!running")
-        assert browser.run("messages.map(m => m.content)").__getitem__(3) == "All of it" and browser.run("messages.length") == 4
+        assert browser.run("messages.map(m => m.content)")[3:] == ["All of it"]
         assert browser.run("asked[0].messages.length") == 4 and browser.run("asked[0].messages[0]") == {"role": "system", "content": "Be brief."}
 
         browser.run("document.getElementById('clear').click()")
@@ -463,7 +467,7 @@ def broken_storage(program, model):
         assert browser.run("document.querySelectorAll('#talk b').length") == 0
         answer_with(browser, "works")
         for broken in ("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }", "Object.defineProperty(window, 'sessionStorage', {get() { throw new DOMException('off', 'SecurityError'); }})"):
-            browser.run(broken)
+            browser.run(broken + "; 0")
             assert answer_with(browser, "works") == "<p>works</p>"
         browser.call("Page.addScriptToEvaluateOnNewDocument", source=broken)
         browser.run("window.old = true")

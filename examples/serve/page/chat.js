@@ -53,14 +53,14 @@ function add(message) {
   if (message.role === "user") {
     element.append(message.content);
   } else {
-    const reasoning = create("details", "reasoning", create("summary", "", "Reasoning"), create("div", "markdown"));
-    const copy = create("button", "copy", "Copy"), again = create("button", "again", "Try again");
-    copy.type = again.type = "button";
-    element.append(reasoning, create("div", "markdown content"), create("div", "waiting", "…"), create("p", "note"), create("div", "actions", copy, again));
+    element.append(
+      create("details", "reasoning", create("summary", "", "Reasoning"), create("div", "markdown")), create("div", "markdown content"),
+      create("div", "waiting", "…"), create("p", "note"), create("div", "actions", button("copy", "Copy"), button("again", "Try again")));
   }
   messages.push(message);
   talk.append(element);
   draw(element);
+  follow();
   return element;
 }
 
@@ -68,16 +68,16 @@ function add(message) {
 function draw(element) {
   const {role, content, reasoning = "", open, note = "", failed = false, growing = false} = element.message;
   if (role !== "assistant") return;
-  const [thoughts, answer, waiting, below] = element.children;
-  element.ariaBusy = growing;  // so that it is read aloud once, when it is whole
+  const [thoughts, answer, waiting, line] = element.children;
+  element.setAttribute("aria-busy", growing);  // so that it is read aloud once, when it is whole
   thoughts.hidden = !reasoning;
   thoughts.open = open ?? !content;
   drawMarkdown(thoughts.lastChild, reasoning, growing && !content);
   drawMarkdown(answer, content, growing);
   waiting.hidden = !growing || Boolean(content || reasoning);
-  below.textContent = note;
-  below.classList.toggle("error", failed);
-  element.querySelector(".copy").hidden = !content;
+  line.textContent = note;
+  line.classList.toggle("error", failed);
+  element.querySelector(".actions .copy").hidden = !content;
 }
 
 function show(text, failed = false) {
@@ -95,16 +95,18 @@ function setRunning(controller) {
 
 let following = true, lastTop = 0;
 
-const atEnd = () => view.scrollHeight - view.clientHeight - view.scrollTop < 8;
+const below = () => view.scrollHeight - view.clientHeight - view.scrollTop;
+const atEnd = () => below() < 8;
 
 function follow() {
   if (following) view.scrollTop = view.scrollHeight;
+  lastTop = view.scrollTop;  // what has moved it was not the reader
   $("to-end").hidden = following || atEnd();
 }
 
 view.addEventListener("scroll", () => {
-  if (atEnd()) following = true;
-  else if (view.scrollTop < lastTop) following = false;
+  if (view.scrollTop < lastTop && below() > 1) following = false;
+  else if (atEnd()) following = true;
   lastTop = view.scrollTop;
   $("to-end").hidden = following;
 });
@@ -114,6 +116,7 @@ sizes.observe(talk);
 $("to-end").addEventListener("click", () => {
   following = true;
   follow();
+  view.focus({preventScroll: true});  // the button has gone
 });
 
 // ---- Talking to the server
@@ -133,7 +136,7 @@ async function ask(path, options) {
   if (response.ok) return response;
   const said = (await response.json().catch(() => null))?.error?.message;
   switch (response.status) {
-    case 401: throw new Told($("key").value ? "The server does not know this API key. Enter another one under Settings." : "The server wants an API key. Enter it under Settings.");
+    case 401: throw new Told(`The server ${$("key").value ? "does not know this" : "wants an"} API key. Enter one under Settings.`);
     case 429: throw new Told("The server has too much to do at the moment. Try again a little later.");
     default: throw new Told(typeof said === "string" ? said : `The server answered with status ${response.status}.`);
   }
@@ -210,6 +213,7 @@ async function answer() {
     else {
       message.note = error instanceof Told ? error.message : "Something went wrong: " + error.message;
       message.failed = true;
+      model = null;  // the server may have been started with another one
     }
   }
   cancelAnimationFrame(frame);
@@ -238,8 +242,11 @@ form.addEventListener("submit", event => {
 
 // Makes the form as tall as what is typed; style.css says where it ends.
 function fit() {
+  const top = view.scrollTop;  // which the smaller form may change
   text.style.height = "auto";
   text.style.height = text.scrollHeight + 2 + "px";  // and its borders
+  view.scrollTop = top;
+  follow();
 }
 text.addEventListener("input", fit);
 addEventListener("resize", fit);
@@ -259,6 +266,7 @@ $("clear").addEventListener("click", () => {
   setRunning(null);
   messages = [];
   talk.replaceChildren();
+  follow();
   show("");
   save();
   text.focus();
@@ -269,7 +277,7 @@ async function copy(button, content) {
   try {
     await navigator.clipboard.writeText(content);
   } catch {  // there is no clipboard for pages that come by plain HTTP from another machine
-    const area = create("textarea");
+    const area = create("textarea", "unseen");
     area.value = content;
     document.body.append(area);
     area.select();
@@ -282,11 +290,11 @@ async function copy(button, content) {
 }
 
 talk.addEventListener("click", event => {
-  const element = event.target.closest(".message"), button = event.target.closest("button"), summary = event.target.closest("summary");
-  if (button?.className === "copy") {
-    const code = button.closest(".code");
-    copy(button, code ? code.querySelector("code").textContent : element.message.content);
-  } else if (button?.className === "again" && !running) {
+  const element = event.target.closest(".message"), clicked = event.target.closest("button"), summary = event.target.closest("summary");
+  if (clicked?.className === "copy") {
+    const code = clicked.closest(".code");
+    copy(clicked, code ? code.querySelector("code").textContent : element.message.content);
+  } else if (clicked?.className === "again" && !running) {
     messages.pop();
     element.remove();
     following = true;

@@ -13,6 +13,12 @@ function create(tag, className, ...children) {
   return element;
 }
 
+function button(className, text) {
+  const element = create("button", className, text);
+  element.type = "button";  // not one that submits
+  return element;
+}
+
 // ---- Blocks: each is {kind, lines, ...}, `lines` being its source.
 
 const blank = line => !line.trim();
@@ -54,7 +60,8 @@ function blocks(lines) {
       const end = new RegExp("^ {0,3}" + match[1][0] + "{" + match[1].length + ",}\\s*$");
       while (i < lines.length && !end.test(lines[i])) ++i;
       const space = new RegExp("^ {0," + indent(line) + "}");
-      block = {kind: "code", language: match[2].trim().split(/\s/)[0], text: lines.slice(begin + 1, i).map(l => l.replace(space, "")).join("\n")};
+      const text = lines.slice(begin + 1, i).map(l => l.replace(space, "")).join("\n");
+      block = {kind: "code", language: match[2].trim().split(/\s/)[0], text};
       ++i;  // beyond the end where there is none yet
     } else if ((match = formulaEnd(line))) {  // shown as it is written: its stars and underscores are no emphasis
       while (i < lines.length && !blank(lines[i]) && !lines[i++].includes(match));
@@ -106,14 +113,13 @@ function list(lines, i) {
 
 // ---- Elements
 
-// `growing`: more of this block may come. What is open at its end is then drawn as if it were closed, so that it does not jump when it is.
+// `growing`: more of this block may come. What is open at its end is drawn as if it were closed, so that it does not jump when it is.
 function blockElement(block, depth, growing) {
   const inner = lines => depth < deepest ? blockElements(lines, depth + 1, growing) : [create("p", "", lines.join("\n"))];
   switch (block.kind) {
     case "code": {
-      const copy = create("button", "copy", "Copy");
-      copy.type = "button";
-      return create("div", "code", create("div", "bar", create("span", "", block.language), copy), create("pre", "", create("code", "", block.text)));
+      const bar = create("div", "bar", create("span", "", block.language), button("copy", "Copy"));
+      return create("div", "code", bar, create("pre", "", create("code", "", block.text)));
     }
     case "formula": return create("p", "formula", block.lines.join("\n"));
     case "heading": return create("h" + Math.min(block.level + 1, 6), "", ...inline(block.text, growing));  // h1 is the page's own
@@ -128,7 +134,8 @@ function blockElement(block, depth, growing) {
     }
     case "table": return tableElement(block.lines, growing);
     default:
-      if (growing && block.lines[0].trimStart().startsWith("|") && block.lines.length < 3) return tableElement(block.lines.slice(0, 1), true);
+      if (growing && block.lines[0].trimStart().startsWith("|") && block.lines.length < 3)
+        return tableElement(block.lines.slice(0, 1), true);  // its second line may not be whole
       return create("p", "", ...inline(block.lines.map(line => line.trimEnd()).join("\n"), growing));
   }
 }
@@ -137,8 +144,10 @@ const blockElements = (lines, depth, growing) =>
   blocks(lines).map((block, i, all) => blockElement(block, depth, growing && i === all.length - 1));
 
 function tableElement(lines, growing) {
-  const columns = cells(lines[0]).length, sides = lines[1] ? cells(lines[1]).map(d => d.endsWith(":") ? (d.startsWith(":") ? "center" : "right") : "") : [];
-  const row = (line, tag) => create("tr", "", ...cells(line).slice(0, columns).map((cell, i) => create(tag, sides[i], ...inline(cell, growing))));
+  const side = d => d.endsWith(":") ? (d.startsWith(":") ? "center" : "right") : "";
+  const columns = cells(lines[0]).length, sides = lines[1] ? cells(lines[1]).map(side) : [];
+  const row = (line, tag) =>
+    create("tr", "", ...cells(line).slice(0, columns).map((cell, i) => create(tag, sides[i], ...inline(cell, growing))));
   const body = create("tbody", "", ...lines.slice(2).map(line => row(line, "td")));
   return create("div", "table", create("table", "", create("thead", "", row(lines[0], "th")), body));
 }
@@ -260,13 +269,18 @@ function inline(text, growing) {
     special.lastIndex = end;
   }
   put(text.slice(end));
-  while (open.length > 1) growing && open.at(-1).marker.length === 2 && open.at(-1).nodes.some(n => n) ? close() : abandon();
+  while (open.length > 1) {
+    const {marker, nodes} = open.at(-1);
+    if (growing && marker.length === 2 && nodes.some(node => node)) close();
+    else abandon();
+  }
   return open[0].nodes.filter(node => node !== "");
 }
 
 // ---- Drawing what grows
 
-// Makes `old` like `fresh`, changing as little as possible: what the reader has selected or scrolled stays so. Returns what is now in old's place.
+// Makes `old` like `fresh`, changing as little as possible: what the reader has selected or scrolled stays so.
+// Returns what is now in old's place.
 function patch(old, fresh) {
   if (old.nodeType === Node.TEXT_NODE && fresh.nodeType === Node.TEXT_NODE) {
     if (fresh.data.startsWith(old.data)) old.appendData(fresh.data.slice(old.data.length));
@@ -285,14 +299,17 @@ function patch(old, fresh) {
 
 // Draws `text` into `parent`. Blocks that have not changed since the last call are left alone.
 function drawMarkdown(parent, text, growing) {
+  const source = (text, growing) => text + (growing ? "\0" : "");
+  if (parent.source === source(text, growing)) return;
+  parent.source = source(text, growing);
   const found = blocks(text.split(/\r?\n/));
   found.forEach((block, i) => {
-    const last = growing && i === found.length - 1, source = block.lines.join("\n") + (last ? "\0" : ""), old = parent.children[i];
-    if (old?.source === source) return;
+    const last = growing && i === found.length - 1, now = source(block.lines.join("\n"), last), old = parent.children[i];
+    if (old?.source === now) return;
     let element = blockElement(block, 0, last);
     if (old) element = patch(old, element);
     else parent.append(element);
-    element.source = source;
+    element.source = now;
   });
   while (parent.children.length > found.length) parent.lastChild.remove();
 }
