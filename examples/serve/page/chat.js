@@ -5,13 +5,13 @@ const $ = id => document.getElementById(id);
 const view = $("view"), talk = $("talk"), form = $("form"), text = $("text");
 const settings = ["system", "temperature", "tokens", "key", "thinking"].map($);
 
-// {role: "user" or "assistant", content}; an answer may have `reasoning`, `open` (the reader has opened or folded that),
-// `note` (how it ended, if not as usual), `failed` (the note tells of an error) and, while it comes, `growing`.
+// {role: "user" or "assistant", content}. An answer may have `reasoning`, `open` (the reader has opened it, or folded it),
+// `note` (how the answer ended, if not as usual), `failed` (the note tells of an error) and, while it comes, `growing`.
 let messages = [];
 let running = null;  // the AbortController of the answer that comes
 let model = null;
 
-// ---- What is kept. A tab's own storage goes when the tab is closed, so that a talk, and the key, do not stay in a browser that others use.
+// ---- What is kept. A tab's own storage goes when the tab is closed: talk and key do not stay in a browser that others use.
 
 function save() {
   const values = settings.map(s => [s.id, s.type === "checkbox" ? s.checked : s.value]);
@@ -148,13 +148,15 @@ async function findModel() {
   $("model").textContent = model;
 }
 
+const brokeOff = "The connection broke off before the answer's end.";
+
 // The objects of a stream of "data: {...}" lines, which must end with "data: [DONE]".
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   try {
     for (let rest = "";;) {
       const {value, done} = await reader.read();
-      if (done) throw new Told("The connection broke off before the answer's end.");
+      if (done) throw new Told(brokeOff);
       const lines = (rest + value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
@@ -163,7 +165,7 @@ async function* events(body) {
       }
     }
   } catch (error) {
-    throw error.name === "TypeError" || error.name === "NetworkError" ? new Told("The connection broke off before the answer's end.") : error;
+    throw error.name === "TypeError" ? new Told(brokeOff) : error;
   }
 }
 
@@ -251,7 +253,8 @@ function fit() {
 text.addEventListener("input", fit);
 addEventListener("resize", fit);
 text.addEventListener("keydown", event => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;  // Safari's Enter of an input method is 229
+  const composing = event.isComposing || event.keyCode === 229;  // Safari tells an input method's Enter by this number alone
+  if (event.key !== "Enter" || event.shiftKey || composing) return;
   event.preventDefault();
   form.requestSubmit();
 });

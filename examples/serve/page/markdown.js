@@ -115,7 +115,8 @@ function list(lines, i) {
 
 // `growing`: more of this block may come. What is open at its end is drawn as if it were closed, so that it does not jump when it is.
 function blockElement(block, depth, growing) {
-  const inner = lines => depth < deepest ? blockElements(lines, depth + 1, growing) : [create("p", "", lines.join("\n"))];
+  const inner = (lines, last = true) =>
+    depth < deepest ? blockElements(lines, depth + 1, growing && last) : [create("p", "", lines.join("\n"))];
   switch (block.kind) {
     case "code": {
       const bar = create("div", "bar", create("span", "", block.language), button("copy", "Copy"));
@@ -126,8 +127,7 @@ function blockElement(block, depth, growing) {
     case "rule": return create("hr");
     case "quote": return create("blockquote", "", ...inner(block.inner));
     case "list": {
-      const items = block.items.map((item, i) =>
-        create("li", "", ...(depth < deepest ? blockElements(item, depth + 1, growing && i === block.items.length - 1) : [item.join("\n")])));
+      const items = block.items.map((item, i) => create("li", "", ...inner(item, i === block.items.length - 1)));
       const element = create(block.ordered ? "ol" : "ul", "", ...items);
       if (block.start !== 1) element.start = block.start;
       return element;
@@ -153,9 +153,9 @@ function tableElement(lines, growing) {
 }
 
 function webAddress(text) {
+  if (!/^https?:\/\/[^/?#]/.test(text)) return null;
   try {
-    const url = new URL(text);
-    return url.protocol === "http:" || url.protocol === "https:" ? url.href : null;
+    return new URL(text).href;
   } catch {
     return null;
   }
@@ -304,12 +304,12 @@ function drawMarkdown(parent, text, growing) {
   parent.source = source(text, growing);
   const found = blocks(text.split(/\r?\n/));
   found.forEach((block, i) => {
-    const last = growing && i === found.length - 1, now = source(block.lines.join("\n"), last), old = parent.children[i];
-    if (old?.source === now) return;
+    const last = growing && i === found.length - 1, its = source(block.lines.join("\n"), last), old = parent.children[i];
+    if (old?.source === its) return;
     let element = blockElement(block, 0, last);
     if (old) element = patch(old, element);
     else parent.append(element);
-    element.source = now;
+    element.source = its;
   });
   while (parent.children.length > found.length) parent.lastChild.remove();
 }
