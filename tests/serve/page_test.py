@@ -351,15 +351,21 @@ def following(program, model):
         say(browser, "?")
         come(browser, content="word " * 3000)
         assert browser.run(gap) < 2 and browser.run("document.getElementById('to-end').hidden")
-        browser.run("view.scrollTop -= 300; drawn()")
+        browser.run("text.value = 'a line\\n'.repeat(30); text.dispatchEvent(new Event('input')); drawn()")
+        assert browser.run(gap) < 2
+        browser.run("view.scrollTop -= 100; drawn()")
         top = browser.run("view.scrollTop")
         come(browser, content="word " * 3000)
-        browser.run("text.value = 'a line\\n'.repeat(30); text.dispatchEvent(new Event('input')); drawn()")
         browser.run("text.value += 'more'; text.dispatchEvent(new Event('input')); drawn()")
         assert browser.run("view.scrollTop") == top and not browser.run("document.getElementById('to-end').hidden")
         browser.run("document.getElementById('to-end').click(); drawn()")
         come(browser, content="word " * 3000)
         assert browser.run(gap) < 2 and browser.run("document.getElementById('to-end').hidden")
+        # What shrinks and grows again within a frame is not the reader's scrolling.
+        browser.run("document.getElementById('clear').click(); window.late = add({role: 'assistant', content: ''})")
+        browser.run("late.message.content = 'word '.repeat(3000); draw(late); drawn()")
+        browser.run("document.getElementById('clear').click(); late = add({role: 'assistant', content: ''}); late.message.content = 'x\\n\\n'.repeat(100); draw(late); drawn()")
+        assert browser.run(gap) < 2 and browser.run("following")
 
 
 def reasoning(program, model):
