@@ -318,7 +318,7 @@ def time_of_drawing(program, model):
         })()"""
         milliseconds = browser.run(script)
         print(f"  {milliseconds:.1f} ms for a piece of an answer of 20,000 characters")
-        assert milliseconds < 50  # a slow machine's; 2 ms are usual
+        assert milliseconds < 100  # 10 are usual with two busy cores and no GPU; drawing the whole takes 200
         for piece in ["*", "*a ", "**a", "_a", "a_", "`a``", "[", "[x](", "[a](b", "![", "> ", "- ", "  - a\n", "|", "|a\n", "#", "\\(", "$$a", "~~a", "<http://", "https://a", "1. ", " ", "\n", "`" , "[x](  ", "-|"]:
             milliseconds = browser.run(f"(() => {{ const start = performance.now(); ({DRAWN})({json.dumps(piece)}.repeat(20000 / {len(piece)})); return performance.now() - start; }})()")
             assert milliseconds < 2000, (piece, milliseconds)
