@@ -191,7 +191,7 @@ async function answer() {
       })
     });
     for await (const event of events(response.body)) {
-      if (controller.signal.aborted) break;
+      controller.signal.throwIfAborted();
       if (event.error) throw new Told(event.error.message);
       const {delta = {}, finish_reason} = event.choices?.[0] ?? {};
       if (delta.content && !message.content && message.reasoning && !following) message.open ??= true;  // the reader is in it
