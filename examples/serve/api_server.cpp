@@ -210,12 +210,16 @@ void add_routes(Server& server, Service& service) {
   server.Get(route("/metrics"), [&](const Request&, Response& response) {
     response.set_content(service.metrics.text(service.engine->stats()), "text/plain; version=0.0.4");
   });
-  server.Get(route("/"), [](const Request&, Response& response) {
-    response.set_header(
-        "Content-Security-Policy",
-        "default-src 'none'; connect-src 'self'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'");
-    response.set_content(page, "text/html; charset=utf-8");
-  });
+  for (const PageFile& file : page_files)
+    server.Get(route(file.path), [&file](const Request&, Response& response) {
+      response.set_header("Content-Security-Policy",
+                          "default-src 'none'; connect-src 'self'; img-src data:; script-src 'self'; style-src 'self'; "
+                          "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+      response.set_header("X-Content-Type-Options", "nosniff");
+      response.set_header("Referrer-Policy", "no-referrer");
+      response.set_header("Cache-Control", "no-cache");  // a newer server's page is not the old one
+      response.set_content(file.text, file.type);
+    });
 
   server.set_payload_max_length(service.limits.body_bytes);
   server.set_exception_handler([](const Request&, Response& response, std::exception_ptr thrown) {

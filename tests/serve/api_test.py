@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -405,8 +406,15 @@ def page(program, model):
     """the page is there, and may talk to no one but this server"""
     with Server(program, model) as server:
         status, headers, text = server.request("GET", "/")
-        assert status == 200 and headers["Content-Type"].startswith("text/html") and b"/v1/chat/completions" in text
-        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert status == 200 and headers["Content-Type"].startswith("text/html")
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy, policy
+        files = re.findall(r'(?:src|href)="(/[^"]*)"', text.decode())
+        assert len(files) == 3, files
+        for path in files:
+            status, headers, text = server.request("GET", path)
+            assert status == 200 and headers["Content-Type"].startswith("text/css" if path.endswith("css") else "text/javascript"), (path, headers)
+            assert text and headers["X-Content-Type-Options"] == "nosniff"
 
 
 if __name__ == "__main__":
