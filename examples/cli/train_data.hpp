@@ -55,7 +55,7 @@ class TrainData {
   void sample(dsv3::Index n, std::uint64_t seed, std::span<int> ids) const {
     const dsv3::Index context = std::ssize(ids), count = samples(context), epoch = n / count;
     const auto room = static_cast<std::uint64_t>(std::min(size_ - count * context + 1, context));
-    const auto offset = static_cast<dsv3::Index>(dsv3::train::mix(seed ^ dsv3::train::mix(static_cast<std::uint64_t>(epoch))) % room);
+    const auto offset = static_cast<dsv3::Index>(dsv3::train::hash64(seed ^ dsv3::train::hash64(static_cast<std::uint64_t>(epoch))) % room);
     read(offset + context * dsv3::train::Shuffle(count, seed, static_cast<std::uint64_t>(epoch))(n % count), ids);
   }
 

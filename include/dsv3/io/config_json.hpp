@@ -101,6 +101,7 @@ inline void parse_rope(const Fields& root, Config& c) {
   for (const char* field :
        {"rope_type", "type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
     rope.find(field);  // without YaRN they have no meaning
+  root.find("original_max_position_embeddings");
   c.rope_theta = rope.number("rope_theta", root.number("rope_theta", c.rope_theta));
   root.expect(root.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
   rope.expect(rope.number("partial_rotary_factor", 1) == 1, "partial_rotary_factor", "1");
@@ -215,7 +216,8 @@ inline Config parse_known(const Fields& root) {
     c.first_k_dense_replace = dense;
   }
 
-  root.expect(root.text("hidden_act", "silu") == "silu", "hidden_act", "silu");
+  const auto activation = root.text("hidden_act", "silu");
+  root.expect(activation == "silu" || activation == "swish", "hidden_act", "silu");  // two names of one function
   root.expect(!root.boolean("attention_bias", false), "attention_bias", "false");
   root.expect(!root.boolean("mlp_bias", false), "mlp_bias", "false");
   root.expect(root.integer("moe_layer_freq", 1) == 1, "moe_layer_freq", "1");

@@ -70,8 +70,8 @@ bool all_finite(const W& w) {
 
 }  // namespace detail
 
-/// The configuration, with as many MTP modules as the checkpoint really has: tools that copy checkpoints often drop the modules, but keep
-/// their number in config.json.
+/// The configuration as the files bear it out. MTP modules: tools that copy checkpoints often drop them, but keep their number in
+/// config.json. Tied embeddings: only if there is one matrix, or two equal ones.
 template <std::derived_from<Config> C>
 C present_config(const C& declared, const CheckpointFiles& files) {
   C c = declared;
@@ -81,6 +81,9 @@ C present_config(const C& declared, const CheckpointFiles& files) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     return files.find(prefix + "enorm.weight") != nullptr || files.find(prefix + "eh_proj.weight") != nullptr;
   };
+  // As in transformers, a head that is stored and differs from the embedding is a head of its own, whatever the file says.
+  const Tensor *head = files.find("lm_head.weight"), *embedding = files.find("model.embed_tokens.weight");
+  if (head != nullptr && embedding != nullptr && !std::ranges::equal(head->data, embedding->data)) c.tie_word_embeddings = false;
   while (c.num_nextn_predict_layers > 0 && !is_module(c.num_hidden_layers + c.num_nextn_predict_layers - 1)) --c.num_nextn_predict_layers;
   return c;
 }

@@ -9,7 +9,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// Gives every matrix of `model` float32 values from a normal distribution of the given standard deviation (spec D4), every norm's weight
+/// Gives every matrix of `model` float32 values from a normal distribution of the given standard deviation (spec T33), every norm's weight
 /// 1, the router's bias 0. The model owns them. The same seed gives the same values on every platform. P::Storage must be able to hold F32.
 template <class P>
 void init_normal(Model<P>& model, std::uint64_t seed, double deviation = 0.006) {

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "dsv3/core/validate.hpp"
 #include "dsv3/model/cache.hpp"
+#include "dsv3/model/pass.hpp"
 #include "dsv3/model/policy.hpp"
 
 namespace dsv3::inline DSV3_ISA {
@@ -149,20 +149,6 @@ class Model {
   void keep_only(std::shared_ptr<const void> owner) { owners_.assign(1, std::move(owner)); }
 
  private:
-  static const Config& checked(const Config& c) {
-    validate(c, "Model");
-    if constexpr (requires { P::Router::kind; })
-      require(P::Router::kind == c.scoring_func, "Model: scoring_func: this policy's router computes ", name(P::Router::kind),
-              " scores, the configuration (", c.model_type, ") asks for ", name(c.scoring_func),
-              "; DeepSeek-V2 models are Model<DeepSeekV2>, later ones Model<DeepSeekV3>");
-    constexpr bool neighbours = std::is_same_v<typename P::RopePairing, rope::Neighbours>,
-                   halves = std::is_same_v<typename P::RopePairing, rope::Halves>;
-    require(c.rope_interleave ? !halves : !neighbours, "Model: rope_interleave: the configuration pairs ",
-            c.rope_interleave ? "neighbouring channels" : "halves of the channels", ", this policy does not");
-    return c;
-  }
-  static const char* name(router::Score s) { return s == router::Score::sigmoid ? "sigmoid" : "softmax"; }
-
   void check_module(Index k) const {
     require(k >= 0 && k < mtp_modules(), "Model: there is no MTP module ", k, ", the model has ", mtp_modules());
   }
@@ -179,70 +165,19 @@ class Model {
 
   template <class Held>
   void check(std::span<const Sequence> batch, ConstMatrixView<float> h, Held&& held) const {
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      const auto& [ids, cache] = batch[i];
-      const auto n = static_cast<Index>(ids.size());
-      require(cache != nullptr, "Model: sequence ", i, " of the batch has no cache");
-      require(cache->config() == config_ && cache->mtp_modules() == mtp_modules(), "Model: the cache of sequence ", i,
-              " belongs to another model");
-      for (std::size_t j = 0; j < i; ++j)
-        require(batch[j].cache != cache, "Model: sequences ", j, " and ", i, " of the batch share one cache");
-      require(held(batch[i]) + n <= cache->max_tokens(), "Model: the cache of sequence ", i, " has room for ", cache->max_tokens(),
-              " tokens, holds ", held(batch[i]), " and was to take ", n, " more");
-    }
+    detail::check_caches(batch, config_, mtp_modules(), held);
     check_ids(batch, h, [](const Sequence& s) { return s.ids; });
   }
-
   template <class Batch, class Ids>
   void check_ids(const Batch& batch, ConstMatrixView<float> h, Ids&& ids_of) const {
-    Index tokens = 0;
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      for (const int id : ids_of(batch[i]))
-        require(id >= 0 && id < config_.vocab_size, "Model: sequence ", i, " has token id ", id, ", expected ids in [0, ",
-                config_.vocab_size, ")");
-      tokens += static_cast<Index>(ids_of(batch[i]).size());
-    }
-    if (h.rows() != tokens || h.cols() != width())
-      fail("Model: expected hidden states of shape ", shape_string({tokens, width()}), ", got ", shape_string({h.rows(), h.cols()}));
-  }
-
-  /// The rows of a pass, allocated in `scope`: ids, positions and segments. The segments' cache pointers change from layer to layer.
-  template <class T>
-  struct PassRows {
-    Rows<Layer, T> rows;
-    std::span<Segment<Layer>> segments;
-  };
-  // ids_of(item) -> the tokens that an item of the batch adds; held(item) -> how many tokens it already has.
-  template <class T, class Batch, class Ids, class Held>
-  static PassRows<T> lay_out(Workspace::Scope& scope, const Batch& batch, Index tokens, T& tape, Ids&& ids_of, Held&& held) {
-    PassRows<T> pass;
-    const auto ids = scope.template array<int>(tokens);
-    const auto positions = scope.template array<Index>(tokens);
-    pass.segments = scope.template array<Segment<Layer>>(static_cast<Index>(batch.size()));
-    std::size_t t = 0;
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      const Index position = held(batch[i]);
-      pass.segments[i] = {static_cast<Index>(t), static_cast<Index>(ids_of(batch[i]).size()), position, nullptr};
-      for (Index n = 0; const int id : ids_of(batch[i])) {
-        ids[t] = id;
-        positions[t++] = position + n++;
-      }
-    }
-    pass.rows = {{tokens, 0}, ids, positions, pass.segments, &tape};
-    return pass;
+    detail::check_ids(batch, h, config_.vocab_size, width(), ids_of);
   }
 
   // Embedding and all blocks; cache_of(i, layer) -> the cache of sequence i.
   template <class T, class CacheOf>
-  void run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf&& cache_of) const;
+  void run(Context& ctx, detail::PassRows<Layer, T>& pass, MatrixView<float> h, CacheOf&& cache_of) const;
   template <class T>
   void run_mtp(Context& ctx, Index k, const Rows<Layer, T>& rows, ConstMatrixView<float> h, MatrixView<float> out) const;
-
-  void check_finite(ConstMatrixView<float> h, Index layer) const {
-    for (Index t = 0; t < h.rows(); ++t)
-      if (!h.row(t).allFinite())
-        fail("Model: the output of ", layer_prefix(layer), " is not finite in row ", t, " of the batch: NaN or infinite weights?");
-  }
 
   Config config_;
   WeightMatrix<typename P::Storage> embed_;
@@ -258,7 +193,7 @@ class Model {
 
 template <class P>
 Model<P>::Model(const Config& config)
-    : config_(checked(config)),
+    : config_(detail::checked_config<P>(config)),
       embed_{config.vocab_size, config.hidden_size},
       ends_(config),
       norm_(config.hidden_size, config.rms_norm_eps),
@@ -271,7 +206,7 @@ Model<P>::Model(const Config& config)
 
 template <class P>
 template <class T, class CacheOf>
-void Model<P>::run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf&& cache_of) const {
+void Model<P>::run(Context& ctx, detail::PassRows<Layer, T>& pass, MatrixView<float> h, CacheOf&& cache_of) const {
   auto& rows = pass.rows;
   embed(rows.ids, h.columns(0, config_.hidden_size));
   ends_.begin(ctx, h);
@@ -279,7 +214,7 @@ void Model<P>::run(Context& ctx, PassRows<T>& pass, MatrixView<float> h, CacheOf
     record(rows, point::Hidden{}, h);
     for (std::size_t i = 0; i < pass.segments.size(); ++i) pass.segments[i].cache = cache_of(i, rows.layer);
     blocks_[static_cast<std::size_t>(rows.layer)].forward(ctx, h, rows);
-    check_finite(h, rows.layer);
+    detail::check_finite(h, layer_prefix(rows.layer));
   }
   record(rows, point::Hidden{}, h);
 }
@@ -290,7 +225,7 @@ void Model<P>::forward(Context& ctx, std::span<const Sequence> batch, MatrixView
   auto scope = ctx.scratch();
   const auto held = [](const Sequence& s) { return s.cache->size(); };
   check(batch, h, held);
-  auto pass = lay_out(
+  auto pass = detail::lay_out<Layer>(
       scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
   run(ctx, pass, h, [&](std::size_t i, Index layer) { return &batch[i].cache->layer(layer); });
   for (const Sequence& s : batch) s.cache->advance(static_cast<Index>(s.ids.size()));
@@ -302,7 +237,7 @@ void Model<P>::forward_texts(Context& ctx, std::span<const std::span<const int>>
   auto scope = ctx.scratch();
   const auto ids_of = [](std::span<const int> text) { return text; };
   check_ids(texts, h, ids_of);
-  auto pass = lay_out(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  auto pass = detail::lay_out<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
   run(ctx, pass, h, [](std::size_t, Index) -> Layer* { return nullptr; });
 }
 
@@ -319,7 +254,7 @@ void Model<P>::run_mtp(Context& ctx, Index k, const Rows<Layer, T>& rows, ConstM
   } else {
     mtp(k).forward(ctx, e, h, rows, out);
   }
-  check_finite(out, config_.num_hidden_layers + k);
+  detail::check_finite(out, layer_prefix(config_.num_hidden_layers + k));
 }
 
 template <class P>
@@ -330,7 +265,7 @@ void Model<P>::mtp_forward(Context& ctx, Index k, std::span<const Sequence> batc
   check_module(k);
   const auto held = [&](const Sequence& s) { return s.cache->mtp_size(k); };
   for (const auto& states : {h, ConstMatrixView<float>(out)}) check(batch, states, held);
-  auto pass = lay_out(
+  auto pass = detail::lay_out<Layer>(
       scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
   pass.rows.layer = config_.num_hidden_layers + k;
   for (std::size_t i = 0; i < batch.size(); ++i) pass.segments[i].cache = &batch[i].cache->mtp_layer(k);
@@ -346,7 +281,7 @@ void Model<P>::mtp_forward_texts(Context& ctx, Index k, std::span<const std::spa
   check_module(k);
   const auto ids_of = [](std::span<const int> text) { return text; };
   for (const auto& states : {h, ConstMatrixView<float>(out)}) check_ids(texts, states, ids_of);
-  auto pass = lay_out(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  auto pass = detail::lay_out<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
   pass.rows.layer = config_.num_hidden_layers + k;
   run_mtp(ctx, k, pass.rows, h, out);
 }

@@ -5,6 +5,7 @@
 // through them.
 #pragma once
 
+#include "dsv3/core/validate.hpp"
 #include "dsv3/kernels/rope.hpp"
 #include "dsv3/modules/block.hpp"
 #include "dsv3/modules/gated_ffn.hpp"
@@ -130,5 +131,26 @@ struct PolicyCheck {
 /// A complete policy bundle. If a part does not fit, compilation stops with a message that names the part and what it must have.
 template <class P>
 concept ModelPolicy = detail::PolicyCheck<P>::value;
+
+namespace detail {
+
+inline const char* score_name(router::Score s) { return s == router::Score::sigmoid ? "sigmoid" : "softmax"; }
+
+/// The configuration, if it is valid and asks for nothing that P does not have. Throws: Error naming the field.
+template <class P, class Config>
+const Config& checked_config(const Config& c) {
+  validate(c, "Model");
+  if constexpr (requires { P::Router::kind; })
+    require(P::Router::kind == c.scoring_func, "Model: scoring_func: this policy's router computes ", score_name(P::Router::kind),
+            " scores, the configuration (", c.model_type, ") asks for ", score_name(c.scoring_func),
+            "; DeepSeek-V2 models are Model<DeepSeekV2>, later ones Model<DeepSeekV3>");
+  constexpr bool neighbours = std::is_same_v<typename P::RopePairing, rope::Neighbours>,
+                 halves = std::is_same_v<typename P::RopePairing, rope::Halves>;
+  require(c.rope_interleave ? !halves : !neighbours, "Model: rope_interleave: the configuration pairs ",
+          c.rope_interleave ? "neighbouring channels" : "halves of the channels", ", this policy does not");
+  return c;
+}
+
+}  // namespace detail
 
 }  // namespace dsv3::inline DSV3_ISA

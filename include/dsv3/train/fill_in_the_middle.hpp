@@ -19,8 +19,8 @@ struct FimTokens {
 inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTokens& tokens, double rate, std::uint64_t seed,
                                            std::uint64_t document) {
   std::vector<int> out(ids.begin(), ids.end());
-  std::uint64_t state = mix(mix(seed) ^ mix(document));
-  const auto uniform = [&] { return static_cast<double>((state = mix(state)) >> 11) * 0x1p-53; };
+  std::uint64_t state = hash64(hash64(seed) ^ hash64(document));
+  const auto uniform = [&] { return static_cast<double>((state = hash64(state)) >> 11) * 0x1p-53; };
   if (ids.size() < 3 || uniform() >= rate) return out;
   const auto cut = [&] { return static_cast<std::size_t>(uniform() * static_cast<double>(ids.size() + 1)); };
   auto first = cut(), second = cut();

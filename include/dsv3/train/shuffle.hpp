@@ -10,7 +10,7 @@
 namespace dsv3::inline DSV3_ISA::train {
 
 /// Hashes a 64-bit number (SplitMix64's finalizer).
-constexpr std::uint64_t mix(std::uint64_t x) {
+constexpr std::uint64_t hash64(std::uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -22,7 +22,8 @@ constexpr std::uint64_t mix(std::uint64_t x) {
 class Shuffle {
  public:
   /// Throws: Error if `size` is below 1.
-  Shuffle(Index size, std::uint64_t seed, std::uint64_t epoch) : size_(static_cast<std::uint64_t>(size)), key_(mix(mix(seed) ^ epoch)) {
+  Shuffle(Index size, std::uint64_t seed, std::uint64_t epoch)
+      : size_(static_cast<std::uint64_t>(size)), key_(hash64(hash64(seed) ^ epoch)) {
     require(size >= 1, "Shuffle: expected at least one sample, got ", size);
     half_ = (static_cast<int>(std::bit_width(size_ - 1)) + 1) / 2;
   }
@@ -40,7 +41,7 @@ class Shuffle {
     const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
     std::uint64_t left = x >> half_, right = x & mask;
     for (std::uint64_t round = 0; round < 6; ++round) {
-      const std::uint64_t next = left ^ (mix(key_ ^ (round << 56) ^ right) & mask);
+      const std::uint64_t next = left ^ (hash64(key_ ^ (round << 56) ^ right) & mask);
       left = right;
       right = next;
     }

@@ -126,13 +126,14 @@ def main(golden, out):
                     values = logits(folder)
                     if values != values or any(v != v for v in values):
                         raise ValueError("logits are not numbers")
-                    row["logits"] = [float(f"{v:.7g}") for v in values[:24]]
+                    row["logits"] = [float(f"{v:.7g}") for v in values[:8]]
                     row["largest"] = float(f"{max(map(abs, values)):.7g}")
                 except Exception as error:  # whatever transformers says
                     row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
             rows.append(row)
     with open(out, "w") as file:
-        json.dump({"transformers": transformers.__version__, "ids": IDS, "rows": rows}, file, indent=None, separators=(",", ":"))
+        lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+        file.write(f'{{"transformers":{json.dumps(transformers.__version__)},"ids":{json.dumps(IDS)},"rows":[\n{lines}\n]}}\n')
     print(len(rows), "rows,", sum("error" in r for r in rows), "refused")
 
 
