@@ -38,7 +38,7 @@ class Splitter {
     std::size_t begin = 0, end = 0;
     bool waits = false, was_match = false;
     const auto flush = [&] {
-      if (end > begin) emit(text.substr(begin, end - begin));
+      if (waits && end > begin) emit(text.substr(begin, end - begin));
       waits = false;
     };
     const auto part = [&](std::size_t from, std::size_t to, bool matched) {
