@@ -33,7 +33,7 @@ class TextModel {
  public:
   /// `format`: instead of that of the folder's template; without either, conversations are plain lines.
   TextModel(const std::filesystem::path& folder, const dsv3::Config& config, const std::optional<std::string>& format_name)
-      : tokenizer(dsv3::io::Tokenizer::open(folder / "tokenizer.json")), begin(dsv3::io::read_begin(folder, config)) {
+      : tokenizer(dsv3::io::Tokenizer::open(folder)), begin(dsv3::io::read_begin(folder, config, tokenizer)) {
     if (format_name)
       format = parse_format(*format_name);
     else if (const auto published = dsv3::io::read_chat_format(folder))

@@ -41,12 +41,20 @@ class Tokenizer {
   static Tokenizer open(const std::filesystem::path& path) {
     std::error_code ignored;
     if (std::filesystem::is_directory(path, ignored)) {
-      for (const char* name : {"tokenizer.json", "tiktoken.model"})
-        if (std::filesystem::exists(path / name, ignored)) return open(path / name);
-      fail(path.string(), ": expected a file tokenizer.json or tiktoken.model in this folder, found neither");
+      const auto file = find(path);
+      require(!file.empty(), path.string(), ": expected a file tokenizer.json or tiktoken.model in this folder, found neither");
+      return open(file);
     }
     if (path.extension() == ".model") return Tokenizer(read_tiktoken(path), path.string());
     return parse(read_text_file(path, std::size_t{256} << 20), path.string());
+  }
+
+  /// The file that open() reads of a folder; empty if there is none.
+  static std::filesystem::path find(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    for (const char* name : {"tokenizer.json", "tiktoken.model"})
+      if (std::filesystem::exists(folder / name, ignored)) return folder / name;
+    return {};
   }
 
   /// Reads the text of a tokenizer.json; `name` opens the messages. Throws: as open(). A template for precompiled.hpp's sake alone.
@@ -107,6 +115,9 @@ class Tokenizer {
     return *bytes;
   }
 
+  /// The file it was read from, for messages.
+  const std::string& name() const { return name_; }
+
   /// The value of "post_processor", null for none: for read_begin() of text_bounds.hpp.
   const nlohmann::json& post_processor() const { return post_processor_; }
 
@@ -124,7 +135,8 @@ class Tokenizer {
         pre_tokenizer_(json_member(file, "pre_tokenizer", name_), name_ + ": pre_tokenizer"),
         decoder_(json_member(file, "decoder", name_), name_ + ": decoder"),
         post_processor_(optional_member(file, "post_processor")),
-        vocabulary_(json_member(json_member(file, "model", name_), "vocab", name_ + ": model"), optional_member(file, "added_tokens"), name_) {
+        vocabulary_(json_member(json_member(file, "model", name_), "vocab", name_ + ": model"), optional_member(file, "added_tokens"),
+                    name_) {
     read_model(file["model"]);
     set_added();
   }
