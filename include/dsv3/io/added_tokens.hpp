@@ -33,8 +33,8 @@ class AddedTokens {
   /// Texts are not empty. Of those with the same text the first counts.
   explicit AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
     std::ranges::stable_sort(tokens_, {}, &AddedToken::text);
-    const auto repeated = std::ranges::unique(tokens_, {}, &AddedToken::text);
-    tokens_.erase(repeated.begin(), repeated.end());
+    const auto same = [](const AddedToken& a, const AddedToken& b) { return a.text == b.text; };
+    tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
     for (const AddedToken& token : tokens_) starts_[static_cast<unsigned char>(token.text[0])] = true;
     if (std::ranges::any_of(tokens_, &AddedToken::single_word)) word_.emplace(word_pattern, false, "added_tokens");
   }
@@ -42,7 +42,7 @@ class AddedTokens {
   /// Calls `on_text(std::string_view)` and `on_token(int id)` for the parts of `text`, valid UTF-8, in order; no text is empty.
   template <class OnText, class OnToken>
   void split(std::string_view text, OnText&& on_text, OnToken&& on_token) const {
-    std::size_t done = 0;
+    std::size_t done = 0, space_end = 0;  // space_end: of the white space that was last looked through
     for (std::size_t i = 0; i < text.size();) {
       const AddedToken* token = starts_[static_cast<unsigned char>(text[i])] ? longest_at_start(text.substr(i)) : nullptr;
       if (token == nullptr) {
@@ -52,7 +52,7 @@ class AddedTokens {
       std::size_t begin = i, end = i += token->text.size();
       if (token->single_word && touches_word(text.substr(0, begin), text.substr(end))) continue;
       if (token->lstrip && begin > done) begin -= trailing_space(text.substr(done, begin - done));
-      if (token->rstrip) end += leading_space(text.substr(end));
+      if (token->rstrip) end = space_end = end < space_end ? space_end : end + leading_space(text.substr(end));
       if (begin > done) on_text(text.substr(done, begin - done));
       on_token(token->id);
       done = end;  // a token of white space may follow inside what this one took: then it counts as well, as in Hugging Face's
