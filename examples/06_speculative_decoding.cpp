@@ -10,7 +10,7 @@
 int main(int argc, char** argv) {
   if (argc != 3) return std::fprintf(stderr, "usage: %s DIR TEXT\n", argv[0]), 2;
   const std::string folder = argv[1];
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   const auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);
   const auto bytes = [&](int id) { return tokenizer.token_bytes(id); };
 

@@ -13,7 +13,7 @@
 int main(int argc, char** argv) {
   if (argc != 2) return std::fprintf(stderr, "usage: %s DIR\n", argv[0]), 2;
   const std::string folder = argv[1];
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   const auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);
   dsv3::Scheduler scheduler(model, {.max_sequences = 4, .max_queue = 8, .max_tokens = 256},
                             [&](int id) { return tokenizer.token_bytes(id); });

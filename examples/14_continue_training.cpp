@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
   using Policy = dsv3::train::Training<dsv3::DeepSeekV3>;
   const std::string folder = argv[1];
   auto model = dsv3::io::load<Policy>(folder);
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   const auto learned = tokenizer.encode(
                  "THE FOX:\nGood morrow, crow! What cheese is that thou hast?\n\nTHE CROW:\nMine own, sir fox; and I will keep it mine.\n"),
              other = tokenizer.encode("First Citizen:\nBefore we proceed any further, hear me speak.\n");

@@ -19,7 +19,7 @@ namespace {
 
 constexpr const char* usage =
     "usage: dsv3-chat DIR [options]\n\n"
-    "A conversation with the checkpoint in DIR (config.json, safetensors, tokenizer.json). Answers are written as they come, figures "
+    "A conversation with the checkpoint in DIR (config.json, safetensors, a tokenizer). Answers are written as they come, figures "
     "follow\n"
     "on standard error. Ctrl-C stops an answer, /exit or the end of the input the program; /help lists the commands.\n"
     "  --system TEXT             instructions that stand before the conversation\n"

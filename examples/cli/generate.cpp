@@ -19,9 +19,9 @@ namespace {
 
 constexpr const char* usage =
     "usage: dsv3-generate DIR (--prompt TEXT | --file FILE | --ids 1,2,3) [options]\n\n"
-    "Continues a text with the checkpoint in DIR (config.json, safetensors, and tokenizer.json for text). The text, or the ids, are\n"
+    "Continues a text with the checkpoint in DIR (config.json, safetensors, and a tokenizer for text). The text, or the ids, are\n"
     "written as they come; figures follow on standard error.\n"
-    "  -p, --prompt TEXT    text to continue; needs DIR/tokenizer.json\n"
+    "  -p, --prompt TEXT    text to continue; needs a tokenizer in DIR\n"
     "  -f, --file FILE      holds the text; - is standard input\n"
     "  --ids LIST           token ids to continue, instead of a text; ids are written\n"
     "  -n, --max-new N      most tokens to add (default 256)\n"
@@ -64,18 +64,19 @@ void generate(const cli::Args& args) {
   std::string prompt;
   if (!args.has("--ids")) {
     prompt = read_prompt(args);
-    tokenizer = dsv3::io::Tokenizer::open(std::filesystem::path(args[0]) / "tokenizer.json");
+    tokenizer = dsv3::io::Tokenizer::open(args[0]);
   }
   const auto model =
       cli::load_model<P>(ctx, args[0], cli::read_weight_options(args), {.progress = [&](dsv3::Index bound, dsv3::Index total) {
                            if (progress && (bound % 512 == 0 || bound == total))
                              std::cerr << "\rloading " << bound << " of " << total << (bound == total ? " tensors\n" : "") << std::flush;
                          }});
-  dsv3::Request request{.prompt = tokenizer ? dsv3::io::begin_text(dsv3::io::read_begin(args[0], model.config()), tokenizer->encode(prompt))
-                                            : cli::parse_ids(*args.value("--ids"), "--ids"),
-                        .max_new_tokens = args.number<dsv3::Index>("--max-new", 256, 0, 1 << 24),
-                        .sampling = cli::read_sampling(args, {}),
-                        .stop_strings = args.values("--stop")};
+  dsv3::Request request{
+      .prompt = tokenizer ? dsv3::io::begin_text(dsv3::io::read_begin(args[0], model.config(), *tokenizer), tokenizer->encode(prompt))
+                          : cli::parse_ids(*args.value("--ids"), "--ids"),
+      .max_new_tokens = args.number<dsv3::Index>("--max-new", 256, 0, 1 << 24),
+      .sampling = cli::read_sampling(args, {}),
+      .stop_strings = args.values("--stop")};
   const auto depth = args.number<dsv3::Index>("--drafts", 0, 0, 16);
   if (depth > 0 && model.mtp_modules() == 0) throw cli::UsageError("--drafts: this checkpoint has no MTP modules");
   if (!tokenizer && !request.stop_strings.empty()) throw cli::UsageError("--stop: expected a text to continue, got ids");

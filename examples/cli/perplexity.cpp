@@ -42,11 +42,11 @@ std::vector<int> read_ids(const std::string& folder, const std::filesystem::path
     tokens.read(0, ids, config.vocab_size);
     return ids;
   }
-  const auto tokenizer = dsv3::io::Tokenizer::open(std::filesystem::path(folder) / "tokenizer.json");
-  ids = dsv3::io::begin_text(dsv3::io::read_begin(folder, config), dsv3::io::tokenize_file(file, tokenizer));
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
+  ids = dsv3::io::begin_text(dsv3::io::read_begin(folder, config, tokenizer), dsv3::io::tokenize_file(file, tokenizer));
   if (std::ssize(ids) > limit) ids.resize(static_cast<std::size_t>(limit));
   for (const int id : ids)
-    dsv3::require(id < config.vocab_size, folder, ": tokenizer.json gives id ", id, ": expected ids below the vocabulary's size of ",
+    dsv3::require(id < config.vocab_size, folder, ": the tokenizer gives id ", id, ": expected ids below the vocabulary's size of ",
                   config.vocab_size);
   return ids;
 }

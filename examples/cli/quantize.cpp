@@ -94,8 +94,8 @@ class Conversion {
         for (const TensorSpec& t : shards_[i]) index["weight_map"][t.name] = shard_name(i);
       write_text(to_ / "model.safetensors.index.json", index.dump(2) + "\n");
     }
-    for (const char* name :
-         {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"})
+    for (const char* name : {"tokenizer.json", "tiktoken.model", "tokenizer_config.json", "special_tokens_map.json",
+                             "generation_config.json", "chat_template.jinja"})
       if (std::filesystem::exists(from_ / name)) write_text(to_ / name, dsv3::io::read_text_file(from_ / name, std::size_t{256} << 20));
     write_config();
     report();

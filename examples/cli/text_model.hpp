@@ -35,7 +35,7 @@ class TextModel {
   /// `format`: instead of that of the folder's template; without either, conversations are plain lines. A template that is none of the
   /// published ones leaves the choice to the caller: see `unknown_template`.
   TextModel(const std::filesystem::path& folder, const dsv3::Config& config, const std::optional<std::string>& format_name)
-      : tokenizer(dsv3::io::Tokenizer::open(folder / "tokenizer.json")), begin(dsv3::io::read_begin(folder, config)) {
+      : tokenizer(dsv3::io::Tokenizer::open(folder)), begin(dsv3::io::read_begin(folder, config, tokenizer)) {
     if (format_name)
       format = parse_format(*format_name);
     else if (const auto text = dsv3::io::read_chat_template(folder); !text)

@@ -1,5 +1,4 @@
 // dsv3-tokenize: text to token ids and back, from standard input to standard output.
-#include <filesystem>
 #include <iterator>
 #include <utility>
 
@@ -9,7 +8,7 @@
 namespace {
 
 constexpr const char* usage =
-    "usage: dsv3-tokenize (DIR | TOKENIZER.json) [--decode | --pieces]\n\n"
+    "usage: dsv3-tokenize (DIR | tokenizer.json | tiktoken.model) [--decode | --pieces]\n\n"
     "Reads text from standard input and writes its token ids on one line. Special tokens in the text are recognised, none is added.\n"
     "  --decode  reads ids, separated by white space or commas, and writes exactly the bytes they stand for\n"
     "  --pieces  writes each token on a line: its id, and its text as a string of JSON (bytes that are no UTF-8 as U+FFFD)\n"
@@ -17,8 +16,7 @@ constexpr const char* usage =
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 
 void run(const cli::Args& args) {
-  const std::filesystem::path path = args[0];
-  const auto tokenizer = dsv3::io::Tokenizer::open(std::filesystem::is_directory(path) ? path / "tokenizer.json" : path);
+  const auto tokenizer = dsv3::io::Tokenizer::open(args[0]);
   if (args.has("--decode") && args.has("--pieces")) throw cli::UsageError("expected one of --decode and --pieces");
   const std::string input{std::istreambuf_iterator<char>(std::cin), {}};
   if (args.has("--decode")) {

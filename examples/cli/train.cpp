@@ -23,7 +23,7 @@ constexpr const char* usage =
     "step-N, a checkpoint with the trainer's state, log.jsonl, loss.svg and load.svg (index.html shows both as they grow).\n"
     "  --data FILE        text, .jsonl ({\"text\": ...} a line), or .bin (token ids of nanoGPT, llm.c, Megatron); may be repeated\n"
     "  --valid FILE       the same, for the loss on text that is not learned\n"
-    "  --tokenizer FILE   tokenizer.json, for text (default: DIR's)\n"
+    "  --tokenizer FILE   tokenizer.json or tiktoken.model, for text (default: DIR's)\n"
     "  --steps N          (default 1000)\n"
     "  --context N        tokens of a sample (default 256, or the longest that the model has)\n"
     "  --batch-tokens N   tokens of a step, a multiple of the context (default 16 samples)\n"
@@ -229,13 +229,13 @@ class Run {
   }
 
   void open_tokenizer(const cli::Args& args, bool fresh) {
-    if (const auto file = args.value("--tokenizer"))
-      tokenizer_file_ = *file;
-    else if (const auto own = (fresh ? std::filesystem::path(args[0]).parent_path() : std::filesystem::path(args[0])) / "tokenizer.json";
-             std::filesystem::exists(own))
-      tokenizer_file_ = own;
-    if (tokenizer_file_.empty()) return;
-    tokenizer_ = dsv3::io::Tokenizer::open(tokenizer_file_);
+    const auto given = args.value("--tokenizer");
+    const std::filesystem::path own = args[0];
+    std::filesystem::path source = given ? std::filesystem::path(*given) : fresh ? own.parent_path() : own;
+    if (source.empty()) source = ".";
+    tokenizer_file_ = std::filesystem::is_directory(source) ? dsv3::io::Tokenizer::find(source) : source;
+    if (tokenizer_file_.empty() && !given) return;
+    tokenizer_ = dsv3::io::Tokenizer::open(source);
     dsv3::require(tokenizer_->vocab_size() <= model_.config().vocab_size, tokenizer_file_.string(), ": has ids up to ",
                   tokenizer_->vocab_size() - 1, ", the model a vocabulary of ", model_.config().vocab_size);
   }
@@ -339,7 +339,12 @@ class Run {
   void save() {
     folder_.add(position_.step, plan_.keep, [&](const std::filesystem::path& target) {
       with_average([&] { dsv3::io::save(cli::stored_as(ctx_, model_, plan_.save_as), target); });
-      if (!tokenizer_file_.empty()) std::filesystem::copy_file(tokenizer_file_, target / "tokenizer.json");
+      if (tokenizer_file_.extension() == ".model") {
+        std::filesystem::copy_file(tokenizer_file_, target / "tiktoken.model");
+        std::filesystem::copy_file(tokenizer_file_.parent_path() / "tokenizer_config.json", target / "tokenizer_config.json");
+      } else if (!tokenizer_file_.empty()) {
+        std::filesystem::copy_file(tokenizer_file_, target / "tokenizer.json");
+      }
       dsv3::io::save_state(target / "state.safetensors", *trainer_, position_, average_);
     });
   }

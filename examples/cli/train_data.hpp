@@ -73,18 +73,18 @@ class TrainData {
   // The cache's name tells text, tokenizer and options apart.
   static std::filesystem::path tokenized(const std::filesystem::path& path, const dsv3::io::Tokenizer& tokenizer,
                                          const std::filesystem::path& cache, const dsv3::io::TokenizeOptions& options) {
-    using dsv3::train::mix;
+    using dsv3::train::hash64;
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);
     dsv3::require(!error, path.string(), ": cannot open: ", error.message());
-    std::uint64_t key = mix(size) ^ mix(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
-    for (const char c : std::filesystem::absolute(path).string()) key = mix(key ^ static_cast<unsigned char>(c));
+    std::uint64_t key = hash64(size) ^ hash64(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
+    for (const char c : std::filesystem::absolute(path).string()) key = hash64(key ^ static_cast<unsigned char>(c));
     for (int id = 0; id < tokenizer.vocab_size(); ++id) try {
-        for (const char c : tokenizer.token_bytes(id)) key = mix(key ^ static_cast<unsigned char>(c));
+        for (const char c : tokenizer.token_bytes(id)) key = hash64(key ^ static_cast<unsigned char>(c));
       } catch (const dsv3::Error&) {  // a gap in the vocabulary
       }
-    key = mix(key ^ static_cast<std::uint64_t>(options.end_token.value_or(-1)));
-    key = mix(key ^ (options.fim_tokens ? mix(options.seed) ^ static_cast<std::uint64_t>(options.fim_rate * 1e9) : 0));
+    key = hash64(key ^ static_cast<std::uint64_t>(options.end_token.value_or(-1)));
+    key = hash64(key ^ (options.fim_tokens ? hash64(options.seed) ^ static_cast<std::uint64_t>(options.fim_rate * 1e9) : 0));
     char name[64];
     std::snprintf(name, sizeof name, "tokens-%016llx.bin", static_cast<unsigned long long>(key));
     std::filesystem::create_directories(cache);

@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* usage =
     "usage: dsv3-serve DIR [options]\n\n"
-    "Serves the checkpoint in DIR (config.json, safetensors, tokenizer.json) with OpenAI's API: /v1/models, /v1/completions,\n"
+    "Serves the checkpoint in DIR (config.json, safetensors, a tokenizer) with OpenAI's API: /v1/models, /v1/completions,\n"
     "/v1/chat/completions; also /tokenize, /detokenize, /health, /metrics (Prometheus) and, at /, a page to chat with. SIGTERM and SIGINT "
     "end it gracefully.\n"
     "  --host ADDRESS            to listen on (default 127.0.0.1)\n"

@@ -17,7 +17,7 @@ const std::string folder = DSV3_MODELS "/shakespeare";
 }  // namespace
 
 TEST_CASE("a conversation and its answer") {
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   // [chat]
   using Role = dsv3::ChatMessage::Role;
   const std::vector<dsv3::ChatMessage> messages{{Role::system, "You are terse."}, {Role::user, "2+2?"}};
@@ -43,7 +43,7 @@ TEST_CASE("a conversation and its answer") {
 }
 
 TEST_CASE("an answer that a schema allows") {
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   const auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);
   dsv3::Request request{.prompt = tokenizer.encode("ROMEO:\n"), .max_new_tokens = 100};
   // [schema]

@@ -39,9 +39,9 @@ TEST_CASE("logits of checkpoints that are stored or described in other ways than
 
 TEST_CASE("a begin token that stands only in the post-processor") {
   const std::string folder = cases + "bos_by_post_processor";
-  const auto begin = io::read_begin(folder, io::read_config(folder));
+  const auto tokenizer = io::Tokenizer::open(folder);
+  const auto begin = io::read_begin(folder, io::read_config(folder), tokenizer);
   CHECK(begin == std::vector{0});
-  const auto tokenizer = io::Tokenizer::open(folder + "/tokenizer.json");
   CHECK(io::begin_text(begin, tokenizer.encode("ROMEO:")) == std::vector{0, 848, 27});
   CHECK(io::begin_text(begin, {0, 848, 27}) == std::vector{0, 848, 27});
   CHECK(io::begin_text(begin, {}) == std::vector{0});
@@ -49,12 +49,13 @@ TEST_CASE("a begin token that stands only in the post-processor") {
 
 TEST_CASE("a prompt that has its begin token keeps one") {
   const std::string folder = cases + "bos_twice";
+  const auto tokenizer = io::Tokenizer::open(DSV3_MODELS "/shakespeare");
   Config config;
-  CHECK(io::read_begin(folder, config) == std::vector{0});
+  CHECK(io::read_begin(folder, config, tokenizer) == std::vector{0});
   config.bos_token_id.reset();
-  CHECK(io::read_begin(folder, config).empty());
+  CHECK(io::read_begin(folder, config, tokenizer).empty());
   const TempFolder silent;
-  CHECK(io::read_begin(silent.path(), config).empty());
+  CHECK(io::read_begin(silent.path(), config, tokenizer).empty());
 }
 
 TEST_CASE("end tokens and sampling of generation_config.json") {

@@ -62,6 +62,13 @@ std::string pieces(const Json& pre_tokenizer, std::string_view text) {
   return shown;
 }
 
+/// Bytes that are no UTF-8 as U+FFFD.
+std::string shown(std::string_view bytes) {
+  dsv3::io::Utf8Stream stream;
+  const std::string text = stream.push(bytes);
+  return text + stream.finish();
+}
+
 template <class F>
 std::string message_of(F&& f) {
   try {
@@ -166,6 +173,134 @@ TEST_CASE("added tokens: leftmost, then longest, and those marked normalized las
   CHECK_THROWS_WITH(tokenizer.token_bytes(299), "t.json: expected a token id of the vocabulary (below 305), found 299");
 }
 
+TEST_CASE("ignore_merges never takes an added token for a piece") {
+  Json json = small();
+  json["model"]["ignore_merges"] = true;
+  json["added_tokens"] = {added(300, "bbb"), added(256, "ab")};
+  const Tokenizer tokenizer = parse(json);
+  CHECK(tokenizer.encode("bbb") == Ids{300});
+  CHECK(tokenizer.encode_text("bbb") == Ids{98, 98, 98});
+}
+
+TEST_CASE("every supported feature gives the ids of Hugging Face's tokenizers") {
+  const Json features = read_json(DSV3_TEST_DATA "/tokenizer/features.json");
+  for (const Json& variant : features["variants"]) {
+    CAPTURE(variant["name"]);
+    Json json = variant;
+    json["model"] = features["model"];
+    const Tokenizer tokenizer = parse(json);
+    for (const Json& c : variant["cases"]) {
+      const auto text = c[0].get<std::string>();
+      CAPTURE(text);
+      CHECK(tokenizer.encode(text) == c[1].get<Ids>());
+      if (c[2].is_string()) CHECK(shown(tokenizer.decode(c[1].get<Ids>())) == c[2].get<std::string>());
+    }
+  }
+}
+
+/// A folder with the tiktoken.model of features.json.
+class TiktokenFolder {
+ public:
+  explicit TiktokenFolder(const Json& tiktoken) {
+    std::ofstream model(folder_ / "tiktoken.model");
+    int id = 0;
+    for (const Json& token : tiktoken["model"]) model << token.get<std::string>() << ' ' << id++ << '\n';
+    write_config({{"tokenizer_class", "TikTokenTokenizer"}, {"added_tokens_decoder", tiktoken["added_tokens_decoder"]}});
+  }
+
+  void write_config(const Json& config) { std::ofstream(folder_ / "tokenizer_config.json") << config; }
+  void write_model(const std::string& text) { std::ofstream(folder_ / "tiktoken.model") << text; }
+  std::string open_message() const {
+    return message_of([&] { Tokenizer::open(folder_.path()); });
+  }
+  std::string path(const char* name) const { return (folder_ / name).string(); }
+  Tokenizer open() const { return Tokenizer::open(folder_.path()); }
+
+ private:
+  TempFolder folder_;
+};
+
+TEST_CASE("tiktoken.model gives tiktoken's ids") {
+  const Json tiktoken = read_json(DSV3_TEST_DATA "/tokenizer/features.json")["tiktoken"];
+  const Tokenizer tokenizer = TiktokenFolder(tiktoken).open();
+  CHECK(tokenizer.vocab_size() == 896);
+  CHECK(tokenizer.token_id("<|im_end|>") == 642);
+  CHECK(tokenizer.token_bytes(700) == "<|reserved_token_700|>");
+  CHECK(tokenizer.post_processor().is_null());
+  for (const Json& c : tiktoken["cases"]) {
+    const auto text = c[0].get<std::string>();
+    CAPTURE(text);
+    CHECK(tokenizer.encode(text) == c[1].get<Ids>());
+    CHECK(tokenizer.encode_text(text) == c[2].get<Ids>());
+    CHECK(tokenizer.decode(c[1].get<Ids>()) == text);
+  }
+  // Long words must cost neither time nor memory out of proportion.
+  for (const char* part : {"a", "A", "あ", "的", "\u0301", "!", "Aa", " "}) {
+    std::string text;
+    while (text.size() < (std::size_t{1} << 18)) text += part;
+    CHECK((tokenizer.decode(tokenizer.encode(text)) == text));
+  }
+}
+
+TEST_CASE("mistakes in tiktoken.model and beside it are named") {
+  const Json tiktoken = read_json(DSV3_TEST_DATA "/tokenizer/features.json")["tiktoken"];
+  TiktokenFolder folder(tiktoken);
+  const std::string model = folder.path("tiktoken.model"), config = folder.path("tokenizer_config.json");
+  for (const char* line :
+       {"IQ== x", "IQ==", "IQ= 0", "I Q== 0", "IR== 0", " 0", "IQ== -1", "IQ== 99999999999", "IQ==IQ== 0", "{\"a\": 1}"}) {
+    CAPTURE(line);
+    folder.write_model("IQ== 0\n\n" + std::string(line));
+    CHECK(folder.open_message().starts_with(model + ": line 3: expected a token of 1 to 512 bytes in base64, a space and an id, found "));
+  }
+  folder.write_model("IQ== 0\nIg== 0\n");
+  CHECK(folder.open_message() == model + ": id 0 is given twice");
+  folder.write_model("IQ== 0\r\nIg== 2\r\n");
+  CHECK(folder.open_message() == model + ": expected ids from 0 to 1 for 2 tokens, found 2");
+  folder.write_config({{"tokenizer_class", "TikTokenTokenizer"}});
+  folder.write_model("IQ== 0\nIQ== 1\n");
+  CHECK(folder.open_message() == model + ": token \"!\" is listed twice");
+  folder.write_model("");
+  CHECK(folder.open_message() == model + ": expected a token for each of the 256 bytes, found none for byte 0");
+  TiktokenFolder whole(tiktoken);
+  const std::string named = whole.path("tokenizer_config.json");
+  const auto message = [&](const Json& names, const char* type = "TikTokenTokenizer") {
+    whole.write_config({{"tokenizer_class", type}, {"added_tokens_decoder", names}});
+    return whole.open_message();
+  };
+  CHECK(message(nullptr) == named + ": added_tokens_decoder: expected an object, found null");
+  CHECK(message({}, "QWenTokenizer") ==
+        named + ": tokenizer_class: expected \"TikTokenTokenizer\", found \"QWenTokenizer\" (not supported with tiktoken.model)");
+  for (const char* id : {"639", "896", "-1", "x", "", "99999999999999999999"})
+    CHECK(message({{id, {{"content", "<x>"}}}}) == named + ": added_tokens_decoder[\"" + id + "\"]: expected an id from 640 to 895");
+  CHECK(message({{"640", {{"content", ""}}}}) == named + ": added_tokens_decoder[\"640\"].content: expected text, found \"\"");
+  CHECK(message({{"640", {{"content", "x"}}}, {"641", {{"content", "x"}}}}) ==
+        whole.path("tiktoken.model") + ": added token \"x\" is listed twice");
+  std::filesystem::remove(named);
+  CHECK(whole.open_message() == named + ": cannot open: No such file or directory");
+  const TempFolder empty;
+  CHECK(message_of([&] { Tokenizer::open(empty.path()); }) ==
+        empty.path().string() + ": expected a file tokenizer.json or tiktoken.model in this folder, found neither");
+}
+
+TEST_CASE("text that a normalizer or a decoder blows up is refused") {
+  Json json = small();
+  const Json twice{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", Json::array({{{"type", "ByteLevel"}}})}};
+  for (int i = 0; i < 30; ++i) json["decoder"]["decoders"].push_back(twice);
+  CHECK(message_of([&] { parse(json).decode(Ids{97}); }) == "decoder: expected at most 1048592 bytes of text, found more");
+  for (int i = 0; i < 30; ++i) json["normalizer"]["normalizers"].push_back(twice);
+  CHECK(message_of([&] { parse(json).encode("a"); }) == "normalizer: expected at most 1048592 bytes of normalized text, found more");
+}
+
+TEST_CASE("marks in any order are normalized in n log n") {
+  std::string text = "a";
+  for (int i = 0; i < 1 << 18; ++i) text += "\u0301\u0316";
+  CHECK(dsv3::io::normal_form(text, true).size() == text.size() - 1);
+  CHECK(dsv3::io::normal_form("\u212B\u1E9B\u0323 각\u11A8", true) == "\u00C5\u1E9B\u0323 각\u11A8");
+  CHECK(dsv3::io::normal_form("\u1E9B\u0323 각", false) == "\u017F\u0323\u0307 \u1100\u1161\u11A8");
+}
+
 TEST_CASE("a token outside the byte-level alphabet stands for its text") {
   Json json = small();
   json["model"]["vocab"]["<｜x｜>"] = 260;
@@ -210,8 +345,9 @@ TEST_CASE("pre-tokenizer steps") {
 
 TEST_CASE("patterns that PCRE2 would read in another way are refused") {
   for (const char* pattern :
-       {"\\w",   "\\bx",  "\\h",   "\\K",   "\\C",     "\\p{Han}", "\\pL",    "\\x41", "[a[b]]", "[a&&b]", "[[:alpha:]]",
-        "[\\S]", "a{,3}", "a{2}+", "(?i)a", "(?<n>a)", "(?m:a)",   "(*FAIL)", "(?R)",  "(a)\\1", "[]a]",   "a\\"}) {
+       {"\\w",     "\\bx",   "\\h",     "\\K",     "\\C",     "\\p{^Han}", "\\p{Any}", "\\pL",        "\\x41",           "[[:alpha:]]",
+        "[[]a]",   "[a&&]",  "[&&a]",   "[a&&&b]", "[a-[b]]", "[[a]-b]",   "[a-\\S]",  "a{,3}",       "a{2}+",           "(?i)a",
+        "(?<n>a)", "(?m:a)", "(*FAIL)", "(?R)",    "(a)\\1",  "[]a]",      "a\\",      "(?i:\\p{L})", "(?i:(x[\\p{L}]))"}) {
     CAPTURE(pattern);
     const std::string message = message_of([&] { pieces(regex_split(pattern), "a"); });
     CHECK(message.starts_with("t.json: pre_tokenizer.pretokenizers[0]: pattern "));
@@ -221,38 +357,37 @@ TEST_CASE("patterns that PCRE2 would read in another way are refused") {
 
 TEST_CASE("what is not supported is named") {
   const auto sequence = [](const Json& step) { return Json{{"type", "Sequence"}, {"normalizers", Json::array({step})}}; };
-  CHECK(message_with("/normalizer", {{"type", "NFC"}}) ==
-        "t.json: normalizer.type: expected no normalizer or an empty Sequence, found \"NFC\" (not supported)");
+  CHECK(message_with("/normalizer", {{"type", "Lowercase"}}) ==
+        "t.json: normalizer.type: expected NFC, NFD, Prepend, Replace, Strip or Sequence, found \"Lowercase\" (not supported)");
   CHECK(message_with("/normalizer", sequence({{"type", "NFKC"}})) ==
-        "t.json: normalizer.normalizers: expected none, found \"NFKC\" (not supported)");
+        "t.json: normalizer.normalizers[0].type: expected NFC, NFD, Prepend, Replace, Strip or Sequence, found \"NFKC\" (not supported)");
+  CHECK(message_with("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "a*"}}}, {"content", "b"}}) ==
+        "t.json: normalizer.pattern: expected one that cannot match nothing, found one that can (not supported)");
   CHECK(message_with("/normalizer", {{"type", "Sequence"}, {"normalizers", Json::array()}}) == "(no error)");
   CHECK(message_with("/pre_tokenizer", {{"type", "Metaspace"}}) ==
         "t.json: pre_tokenizer.type: expected Sequence, Split, Digits or ByteLevel, found \"Metaspace\" (not supported)");
-  CHECK(message_with("/pre_tokenizer/add_prefix_space", true) ==
-        "t.json: pre_tokenizer.add_prefix_space: expected false, found true (not supported)");
   CHECK(message_with("/pre_tokenizer", {{"type", "Digits"}, {"individual_digits", true}}) ==
         "t.json: pre_tokenizer: expected ByteLevel as the last step, found none (only byte-level tokenizers are supported)");
   CHECK(message_with("/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {byte_level(), byte_level()}}}) ==
         "t.json: pre_tokenizer.pretokenizers[1]: expected nothing after ByteLevel, found another step");
-  CHECK(message_with("/decoder/type", "WordPiece") == "t.json: decoder.type: expected \"ByteLevel\", found \"WordPiece\" (not supported)");
+  CHECK(message_with("/decoder/type", "WordPiece") ==
+        "t.json: decoder.type: expected \"ByteLevel\" or \"Sequence\", found \"WordPiece\" (not supported)");
+  CHECK(message_with("/decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "ByteLevel"}}, {{"type", "ByteFallback"}}}}}) ==
+        "t.json: decoder.decoders[1].type: expected Fuse, Replace or Strip, found \"ByteFallback\" (not supported)");
+  CHECK(message_with("/decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "Fuse"}}, {{"type", "ByteLevel"}}}}}) ==
+        "t.json: decoder.decoders[0].type: expected ByteLevel, found \"Fuse\" (not supported)");
   CHECK(message_with("/model/type", "Unigram") == "t.json: model.type: expected \"BPE\", found \"Unigram\" (not supported)");
   CHECK(message_with("/model/dropout", 0.1) == "t.json: model.dropout: expected null, found 0.1 (not supported)");
   CHECK(message_with("/model/end_of_word_suffix", "</w>") ==
         "t.json: model.end_of_word_suffix: expected null, found \"</w>\" (not supported)");
   Json split = regex_split("a");
-  split["pretokenizers"][0]["behavior"] = "Removed";
+  split["pretokenizers"][0]["behavior"] = "Merged";
   CHECK(message_with("/pre_tokenizer", split) ==
-        "t.json: pre_tokenizer.pretokenizers[0].behavior: expected \"Isolated\", found \"Removed\" (not supported)");
-  split = regex_split("a");
-  split["pretokenizers"][0]["invert"] = true;
-  CHECK(message_with("/pre_tokenizer", split) ==
-        "t.json: pre_tokenizer.pretokenizers[0].invert: expected false, found true (not supported)");
-  for (const char* flag : {"lstrip", "rstrip", "single_word"}) {
-    Json token = added(300, "<x>");
-    token[flag] = true;
-    CHECK(message_with("/added_tokens", Json::array({token})) ==
-          std::string("t.json: added_tokens[0].") + flag + ": expected false, found true (not supported)");
-  }
+        "t.json: pre_tokenizer.pretokenizers[0].behavior: expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous, "
+        "found \"Merged\"");
+  CHECK(message_with("/pre_tokenizer", regex_split("\\p{Klingon}")) ==
+        "t.json: pre_tokenizer.pretokenizers[0]: pattern \"\\\\p{Klingon}\": not a valid regular expression: unknown property after \\P or "
+        "\\p");
   CHECK(message_with("/added_tokens", Json::array({added(233, "é")})) ==
         "t.json: added_tokens[0].content: \"é\" stands for other bytes in model.vocab (not supported)");
 }
@@ -278,6 +413,10 @@ TEST_CASE("a value of any other type anywhere is an Error or harmless, never ano
   Json json = small();
   json["added_tokens"] = Json::array({added(300, "<x>")});
   json["pre_tokenizer"] = regex_split("a");
+  json["normalizer"] = Json::parse(R"({"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "x"}, "content": "y"},
+      {"type": "Strip", "strip_left": true, "strip_right": true}, {"type": "Prepend", "prepend": "z"}, {"type": "NFC"}]})");
+  json["decoder"] = Json::parse(R"({"type": "Sequence", "decoders": [{"type": "ByteLevel"},
+      {"type": "Replace", "pattern": {"String": "x"}, "content": "y"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}]})");
   json["model"].update({{"ignore_merges", true}, {"dropout", nullptr}, {"end_of_word_suffix", ""}});
   const Json flat = json.flatten();
   std::vector<std::string> places;
@@ -292,7 +431,8 @@ TEST_CASE("a value of any other type anywhere is an Error or harmless, never ano
       Json changed = json;
       changed[Json::json_pointer(place)] = value;
       try {
-        parse(changed).encode("ab<x>");
+        const Tokenizer tokenizer = parse(changed);
+        tokenizer.decode(tokenizer.encode("ab<x>"));
       } catch (const dsv3::Error& error) {
         CHECK(std::string_view(error.what()).starts_with("t.json: "));
       }
@@ -321,7 +461,8 @@ TEST_CASE("hostile files end in an Error that names the file") {
   }
   CHECK(files >= 12);
   CHECK_THROWS_WITH(Tokenizer::open("no/such/tokenizer.json"), "no/such/tokenizer.json: cannot open: No such file or directory");
-  CHECK_THROWS_WITH(Tokenizer::open(DSV3_TEST_DATA), DSV3_TEST_DATA ": expected a file, found a directory");
+  CHECK_THROWS_WITH(Tokenizer::open(DSV3_TEST_DATA),
+                    DSV3_TEST_DATA ": expected a file tokenizer.json or tiktoken.model in this folder, found neither");
 }
 
 TEST_CASE("Utf8Stream returns whole characters only") {

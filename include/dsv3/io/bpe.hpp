@@ -41,6 +41,9 @@ class Bpe {
     results_.push_back(result);
   }
 
+  /// Adds a pair that has the place and the result of the last merge: of such pairs the one further left is joined first.
+  void add_equal_merge(int left, int right) { rank_.insert_or_assign(key(left, right), static_cast<std::uint32_t>(results_.size() - 1)); }
+
   /// Appends to `out` what `ids`, fewer than 2^31 of them, merge into.
   ///
   /// Cost: n log n, by a linked list of symbols and a heap of possible merges.

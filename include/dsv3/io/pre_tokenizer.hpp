@@ -1,14 +1,11 @@
 // Floor 6. Cuts text into the pieces that byte-pair encoding then treats one by one: the "pre_tokenizer" of a tokenizer.json.
 //
-// Supported are the steps that published byte-level tokenizers use: Split with behavior Isolated, Digits, and ByteLevel as the last.
-// Categories of characters are those of the PCRE2 found on the machine: characters newer than its Unicode version may be cut otherwise.
+// Supported are the steps that published byte-level tokenizers use: Split, Digits, and ByteLevel as the last. What is between the pieces
+// may be dropped (Split with behavior Removed), and a space may be put before a piece (ByteLevel with add_prefix_space).
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
-#include <cstdint>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -17,97 +14,73 @@
 
 #include "dsv3/core/error.hpp"
 #include "dsv3/io/json.hpp"
-#include "dsv3/io/oniguruma.hpp"
-#include "dsv3/io/utf8.hpp"
-
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#elif PCRE2_CODE_UNIT_WIDTH != 8
-#error "dsv3/io/pre_tokenizer.hpp needs PCRE2_CODE_UNIT_WIDTH 8"
-#endif
-#include <pcre2.h>
+#include "dsv3/io/regex.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
-namespace detail {
-
-/// Makes a unique_ptr deleter of one of PCRE2's functions.
-template <auto Free>
-struct Pcre2Free {
-  template <class T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Pcre2Code = std::unique_ptr<pcre2_code, Pcre2Free<pcre2_code_free>>;
-using Pcre2CompileContext = std::unique_ptr<pcre2_compile_context, Pcre2Free<pcre2_compile_context_free>>;
-using Pcre2MatchContext = std::unique_ptr<pcre2_match_context, Pcre2Free<pcre2_match_context_free>>;
-using Pcre2MatchData = std::unique_ptr<pcre2_match_data, Pcre2Free<pcre2_match_data_free>>;
-
-inline std::string pcre2_message(int code) {
-  std::array<PCRE2_UCHAR, 256> text{};
-  pcre2_get_error_message(code, text.data(), text.size());
-  return reinterpret_cast<const char*>(text.data());
-}
-
-inline PCRE2_SPTR pcre2_text(std::string_view text) { return reinterpret_cast<PCRE2_SPTR>(text.data()); }
-
-}  // namespace detail
-
-/// One compiled pattern: its matches and the text between them become pieces.
-class RegexSplitter {
+/// A pattern, and what becomes of its matches and of the text between them.
+class Splitter {
  public:
-  /// Compiles a pattern in Oniguruma's dialect, or with `literal` a plain string.
-  ///
-  /// Throws: Error, opened by `where`, if the pattern is not valid or uses a construct that is not supported.
-  RegexSplitter(std::string_view pattern, bool literal, std::string where) : where_(std::move(where) + ": pattern " + quote(pattern)) {
-    const std::string translated = literal ? std::string(pattern) : pcre2_from_oniguruma(pattern, where_);
-    const detail::Pcre2CompileContext context(pcre2_compile_context_create(nullptr));
-    require(context != nullptr, where_, ": out of memory");
-    pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-    const std::uint32_t options = literal ? PCRE2_UTF | PCRE2_LITERAL : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE;
-    int error = 0;
-    PCRE2_SIZE at = 0;
-    detail::Pcre2Code code(pcre2_compile(detail::pcre2_text(translated), translated.size(), options, &error, &at, context.get()));
-    require(code != nullptr, where_, ": not a valid regular expression: ", detail::pcre2_message(error));
-    pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, pcre2_match interprets
-    code_ = std::move(code);
-  }
+  /// What "behavior" says of a match: it is dropped, is a piece, joins the text before or after it, or the matches beside it.
+  enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
+
+  /// `invert`: the text between the matches counts as matches, and these as the text between.
+  explicit Splitter(Regex regex, Behavior behavior = Behavior::isolated, bool invert = false)
+      : regex_(std::move(regex)), behavior_(behavior), invert_(invert) {}
 
   /// Calls `emit(std::string_view)` with the pieces of `text`, valid UTF-8, in order; none is empty.
   ///
-  /// Throws: Error if matching exceeds the limits of `context`.
+  /// Throws: Error if matching exceeds `limits`.
   template <class Emit>
-  void split(std::string_view text, pcre2_match_context* context, Emit&& emit) const {
-    const detail::Pcre2MatchData match(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
-    require(match != nullptr, where_, ": out of memory");
-    std::size_t done = 0;
-    for (std::size_t from = 0; from <= text.size();) {
-      if (!find(text, from, context, match.get())) break;
-      const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match.get());
-      const std::size_t begin = ends[0], end = ends[1];
-      if (begin == end && end == done) {  // an empty match right behind the last one does not count
-        from += from < text.size() ? utf8_sequence(text.substr(from)).length : 1;
-        continue;
+  void split(std::string_view text, const Regex::Limits& limits, Emit&& emit) const {
+    // A part waits until it is known what follows joins it. The rules are those of Hugging Face, empty matches included: they are no
+    // pieces, but they count as matches between two texts.
+    std::size_t begin = 0, end = 0;
+    bool waits = false, was_match = false;
+    const auto flush = [&] {
+      if (waits && end > begin) emit(text.substr(begin, end - begin));
+      waits = false;
+    };
+    const auto part = [&](std::size_t from, std::size_t to, bool matched) {
+      const bool is_match = matched != invert_;
+      bool joins = false;
+      switch (behavior_) {
+        case Behavior::removed:
+        case Behavior::isolated:
+          break;
+        case Behavior::merged_with_previous:
+          joins = is_match && !was_match;
+          break;
+        case Behavior::merged_with_next:
+          joins = was_match && !is_match;
+          break;
+        case Behavior::contiguous:
+          joins = is_match == was_match;
+          break;
       }
-      if (begin > done) emit(text.substr(done, begin - done));
-      if (end > begin) emit(text.substr(begin, end - begin));
-      done = from = end;
-    }
-    if (done < text.size()) emit(text.substr(done));
+      was_match = is_match;
+      if (!joins || !waits) {
+        flush();
+        if (behavior_ == Behavior::removed && is_match) return;
+        begin = from;
+        waits = true;
+      }
+      end = to;
+    };
+    std::size_t done = 0;
+    regex_.each_match(text, limits, [&](std::size_t from, std::size_t to) {
+      if (from > done) part(done, from, false);
+      part(from, to, true);
+      done = to;
+    });
+    if (done < text.size()) part(done, text.size(), false);
+    flush();
   }
 
  private:
-  bool find(std::string_view text, std::size_t from, pcre2_match_context* context, pcre2_match_data* match) const {
-    int found = pcre2_match(code_.get(), detail::pcre2_text(text), text.size(), from, PCRE2_NO_UTF_CHECK, match, context);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT)  // the interpreter keeps its stack on the heap
-      found = pcre2_match(code_.get(), detail::pcre2_text(text), text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, context);
-    require(found >= 0 || found == PCRE2_ERROR_NOMATCH, where_, ": matching gave up: ", detail::pcre2_message(found));
-    return found >= 0;
-  }
-
-  std::string where_;
-  std::shared_ptr<const pcre2_code> code_;  // shared by copies, never changed
+  Regex regex_;
+  Behavior behavior_;
+  bool invert_;
 };
 
 /// The splitting steps of a tokenizer, applied one to the pieces of the other.
@@ -121,18 +94,15 @@ class PreTokenizer {
     require(is_byte_level_, where, ": expected ByteLevel as the last step, found none (only byte-level tokenizers are supported)");
   }
 
-  /// Calls `emit(std::string_view)` with the pieces of `text`, valid UTF-8, in order; none is empty. The bytes are left as they are.
+  /// One step: matches of `regex` and the text between them are the pieces.
+  explicit PreTokenizer(Regex regex) : is_byte_level_(true) { steps_.emplace_back(std::move(regex)); }
+
+  /// Calls `emit(std::string_view)` with the pieces of `text`, valid UTF-8, in order; none is empty. They live as long as the call.
   ///
   /// Throws: Error if a pattern backtracks out of proportion to the text.
   template <class Emit>
   void split(std::string_view text, Emit&& emit) const {
-    const detail::Pcre2MatchContext context(pcre2_match_context_create(nullptr));
-    require(context != nullptr, "pre_tokenizer: out of memory");
-    // Published patterns go over a run of white space a few times, which is the most they backtrack.
-    const std::uint64_t match_limit = 1'000'000 + 16 * std::uint64_t{text.size()};
-    pcre2_set_match_limit(context.get(), static_cast<std::uint32_t>(std::min<std::uint64_t>(match_limit, UINT32_MAX)));
-    pcre2_set_heap_limit(context.get(), 256 * 1024);  // KiB
-    split_from(0, text, context.get(), emit);
+    split_from(0, text, Regex::Limits(text.size()), emit);
   }
 
  private:
@@ -140,12 +110,19 @@ class PreTokenizer {
   static constexpr std::string_view gpt2_pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
   template <class Emit>
-  void split_from(std::size_t step, std::string_view text, pcre2_match_context* context, Emit& emit) const {
-    if (step == steps_.size()) {
-      if (!text.empty()) emit(text);
-      return;
-    }
-    steps_[step].split(text, context, [&](std::string_view piece) { split_from(step + 1, piece, context, emit); });
+  void split_from(std::size_t step, std::string_view text, const Regex::Limits& limits, Emit& emit) const {
+    if (step == prefix_space_before_ && !text.empty() && text[0] != ' ')
+      apply(step, std::string(1, ' ').append(text), limits, emit);
+    else
+      apply(step, text, limits, emit);
+  }
+
+  template <class Emit>
+  void apply(std::size_t step, std::string_view text, const Regex::Limits& limits, Emit& emit) const {
+    if (step < steps_.size())
+      steps_[step].split(text, limits, [&](std::string_view piece) { split_from(step + 1, piece, limits, emit); });
+    else if (!text.empty())
+      emit(text);
   }
 
   void add(const nlohmann::json& json, const std::string& where) {
@@ -159,11 +136,11 @@ class PreTokenizer {
     } else if (type == "Split") {
       add_split(json, where);
     } else if (type == "Digits") {
-      steps_.emplace_back(json_bool(json, "individual_digits", where) ? "\\p{N}" : "\\p{N}+", false, where);
+      steps_.emplace_back(Regex(json_bool(json, "individual_digits", where) ? "\\p{N}" : "\\p{N}+", false, where));
     } else if (type == "ByteLevel") {
-      require(!json_bool(json, "add_prefix_space", where), where, ".add_prefix_space: expected false, found true (not supported)");
+      if (json_bool(json, "add_prefix_space", where)) prefix_space_before_ = steps_.size();
       const bool use_regex = !json.contains("use_regex") || json_bool(json, "use_regex", where);
-      if (use_regex) steps_.emplace_back(gpt2_pattern, false, where);
+      if (use_regex) steps_.emplace_back(Regex(gpt2_pattern, false, where));
       is_byte_level_ = true;
     } else {
       fail(where, ".type: expected Sequence, Split, Digits or ByteLevel, found ", quote(type), " (not supported)");
@@ -171,15 +148,18 @@ class PreTokenizer {
   }
 
   void add_split(const nlohmann::json& json, const std::string& where) {
+    static constexpr std::array<std::string_view, 5> behaviors{"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
     const std::string behavior = json_string(json, "behavior", where);
-    require(behavior == "Isolated", where, ".behavior: expected \"Isolated\", found ", quote(behavior), " (not supported)");
-    require(!json_bool(json, "invert", where), where, ".invert: expected false, found true (not supported)");
-    const nlohmann::json& pattern = json_member(json, "pattern", where);
-    const bool literal = pattern.is_object() && pattern.contains("String");
-    steps_.emplace_back(json_string(pattern, literal ? "String" : "Regex", where + ".pattern"), literal, where);
+    std::size_t which = 0;
+    while (which < behaviors.size() && behaviors[which] != behavior) ++which;
+    require(which < behaviors.size(), where,
+            ".behavior: expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous, found ", quote(behavior));
+    const bool invert = json_bool(json, "invert", where);
+    steps_.emplace_back(read_pattern(json_member(json, "pattern", where), where), static_cast<Splitter::Behavior>(which), invert);
   }
 
-  std::vector<RegexSplitter> steps_;
+  std::vector<Splitter> steps_;
+  std::size_t prefix_space_before_ = static_cast<std::size_t>(-1);  // number of a step, or of steps; -1 for none
   bool is_byte_level_ = false;
 };
 

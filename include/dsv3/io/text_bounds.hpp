@@ -16,6 +16,7 @@
 #include "dsv3/core/error.hpp"
 #include "dsv3/io/json.hpp"
 #include "dsv3/io/json_fields.hpp"
+#include "dsv3/io/tokenizer.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
@@ -109,22 +110,19 @@ inline GenerationConfig read_generation_config(const std::filesystem::path& fold
   return g;
 }
 
-/// The ids that begin every text. An add_bos_token in tokenizer_config.json counts before the post-processor, as transformers' tokenizer
-/// classes write the one by the other.
+/// The ids that begin every text; `tokenizer` is that of `folder`. An add_bos_token in tokenizer_config.json counts before the
+/// post-processor, as transformers' tokenizer classes write the one by the other.
 ///
 /// Throws: Error naming file and field.
-inline std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config) {
-  const auto settings_file = folder / "tokenizer_config.json", tokenizer_file = folder / "tokenizer.json";
+inline std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config, const Tokenizer& tokenizer) {
+  const auto settings_file = folder / "tokenizer_config.json";
   const auto settings = detail::read_settings(settings_file);
   const Fields fields(settings, settings_file.string());
   if (fields.find("add_bos_token") != nullptr) {
     const bool wanted = fields.boolean("add_bos_token", false);
     return wanted && config.bos_token_id ? std::vector<int>{*config.bos_token_id} : std::vector<int>{};
   }
-  if (!std::filesystem::exists(tokenizer_file)) return {};
-  const auto json = parse_json(read_text_file(tokenizer_file, std::size_t{256} << 20), tokenizer_file.string());
-  require(json.is_object(), tokenizer_file.string(), ": expected an object, found ", describe(json));
-  return detail::template_begin(json.value("post_processor", nlohmann::json()), config, tokenizer_file.string() + ": post_processor");
+  return detail::template_begin(tokenizer.post_processor(), config, tokenizer.name() + ": post_processor");
 }
 
 /// `ids` of a text, begun by `begin` unless its author has begun it so: no begin token is doubled.

@@ -1,7 +1,8 @@
-// Floor 6. Text to token ids and back, by a Hugging Face tokenizer.json with byte-level byte-pair encoding.
+// Floor 6. Text to token ids and back, by byte-level byte-pair encoding: a Hugging Face tokenizer.json, or Moonshot's tiktoken.model.
 //
-// Leaves out what the file may say about batches (truncation, padding) and the post-processor, which would add tokens that are not in the
-// text: encode() adds none. Kinds of tokenizers that DeepSeek-V3 and its relatives do not use are refused with a message naming the field.
+// Leaves out what the file may say about batches (truncation, padding), and does not apply the post-processor, which would add tokens that
+// are not in the text: encode() adds none. Kinds of tokenizers that DeepSeek-V3 and its relatives do not use are refused with a message
+// naming the field.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -19,8 +21,11 @@
 #include "dsv3/core/error.hpp"
 #include "dsv3/io/added_tokens.hpp"
 #include "dsv3/io/bpe.hpp"
+#include "dsv3/io/decoder.hpp"
 #include "dsv3/io/json.hpp"
+#include "dsv3/io/normalizer.hpp"
 #include "dsv3/io/pre_tokenizer.hpp"
+#include "dsv3/io/tiktoken.hpp"
 #include "dsv3/io/utf8.hpp"
 #include "dsv3/io/vocabulary.hpp"
 
@@ -29,8 +34,28 @@ namespace dsv3::inline DSV3_ISA::io {
 /// A tokenizer; constant once read, so threads may share one.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json. Throws: Error naming the file, the field, what was expected and what was found.
-  static Tokenizer open(const std::filesystem::path& path) { return parse(read_text_file(path, std::size_t{256} << 20), path.string()); }
+  /// Reads a tokenizer.json; a tiktoken.model (any name that ends so) with the tokenizer_config.json beside it; or of a folder the one that
+  /// is there, tokenizer.json first.
+  ///
+  /// Throws: Error naming the file, the field, what was expected and what was found.
+  static Tokenizer open(const std::filesystem::path& path) {
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) {
+      const auto file = find(path);
+      require(!file.empty(), path.string(), ": expected a file tokenizer.json or tiktoken.model in this folder, found neither");
+      return open(file);
+    }
+    if (path.extension() == ".model") return Tokenizer(read_tiktoken(path), path.string());
+    return parse(read_text_file(path, std::size_t{256} << 20), path.string());
+  }
+
+  /// The file that open() reads of a folder; empty if there is none.
+  static std::filesystem::path find(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    for (const char* name : {"tokenizer.json", "tiktoken.model"})
+      if (std::filesystem::exists(folder / name, ignored)) return folder / name;
+    return {};
+  }
 
   /// Reads the text of a tokenizer.json; `name` opens the messages. Throws: as open(). A template for precompiled.hpp's sake alone.
   template <class Json = nlohmann::json>
@@ -45,10 +70,11 @@ class Tokenizer {
     std::vector<int> ids;
     Scratch scratch;
     const auto on_token = [&](int id) { ids.push_back(id); };
-    const auto on_piece = [&](std::string_view piece) { encode_piece(piece, scratch, ids); };
-    const auto on_text = [&](std::string_view part) { pre_tokenizer_.split(part, on_piece); };
-    added_.split(
-        text, [&](std::string_view part) { added_normalized_.split(part, on_text, on_token); }, on_token);
+    const auto on_text = [&](std::string_view part) { encode_part(part, scratch, ids); };
+    const auto on_part = [&](std::string_view part) {
+      added_normalized_.split(normalizer_.apply(part, scratch.normalized), on_text, on_token);
+    };
+    added_.split(text, on_part, on_token);
     return ids;
   }
 
@@ -57,17 +83,18 @@ class Tokenizer {
     check_text(text);
     std::vector<int> ids;
     Scratch scratch;
-    pre_tokenizer_.split(text, [&](std::string_view piece) { encode_piece(piece, scratch, ids); });
+    encode_part(normalizer_.apply(text, scratch.normalized), scratch, ids);
     return ids;
   }
 
-  /// Exactly the bytes that `ids` stand for; added tokens are written as their text. They need not be valid UTF-8 (see Utf8Stream).
+  /// Exactly the bytes that `ids` stand for, after the decoder's steps if it has any besides ByteLevel; added tokens are written as their
+  /// text. They need not be valid UTF-8 (see Utf8Stream). A normalizer, or a space that is put before the text, is not undone.
   ///
   /// Throws: Error if an id is not in the vocabulary.
   std::string decode(std::span<const int> ids) const {
     std::string text;
     for (const int id : ids) text += token_bytes(id);
-    return text;
+    return decoder_.apply(std::move(text));
   }
 
   /// One more than the largest id. There may be gaps below.
@@ -88,8 +115,15 @@ class Tokenizer {
     return *bytes;
   }
 
+  /// The file it was read from, for messages.
+  const std::string& name() const { return name_; }
+
+  /// The value of "post_processor", null for none: for read_begin() of text_bounds.hpp.
+  const nlohmann::json& post_processor() const { return post_processor_; }
+
  private:
   struct Scratch {
+    std::string normalized;
     std::vector<int> byte_ids;
     Bpe::Workspace bpe;
   };
@@ -97,14 +131,43 @@ class Tokenizer {
   template <class Json>
   Tokenizer(const Json& file, std::string name)
       : name_(std::move(name)),
+        normalizer_(optional_member(file, "normalizer"), name_ + ": normalizer"),
         pre_tokenizer_(json_member(file, "pre_tokenizer", name_), name_ + ": pre_tokenizer"),
-        vocabulary_(json_member(json_member(file, "model", name_), "vocab", name_ + ": model"), file.value("added_tokens", Json()), name_) {
-    check_normalizer(file.value("normalizer", Json()));
-    const std::string& decoder = json_string(json_member(file, "decoder", name_), "type", name_ + ": decoder");
-    require(decoder == "ByteLevel", name_, ": decoder.type: expected \"ByteLevel\", found ", quote(decoder), " (not supported)");
+        decoder_(json_member(file, "decoder", name_), name_ + ": decoder"),
+        post_processor_(optional_member(file, "post_processor")),
+        vocabulary_(json_member(json_member(file, "model", name_), "vocab", name_ + ": model"), optional_member(file, "added_tokens"),
+                    name_) {
     read_model(file["model"]);
-    std::vector<std::pair<std::string, int>> first, last;
-    for (const auto& [text, id, normalized] : vocabulary_.added()) (normalized ? last : first).emplace_back(text, id);
+    set_added();
+  }
+
+  Tokenizer(const TiktokenFiles& files, std::string name)
+      : name_(std::move(name)),
+        pre_tokenizer_(Regex(moonshot_pattern, false, name_)),
+        vocabulary_(files.tokens, files.added, name_),
+        bpe_(merges_by_id(vocabulary_, static_cast<int>(files.tokens.size()))),
+        ignore_merges_(true) {
+    set_added();
+  }
+
+  /// Null if `file` has no such member.
+  template <class Json>
+  Json optional_member(const Json& file, const char* key) const {
+    require(file.is_object(), name_, ": expected an object, found ", describe(file));
+    return file.value(key, Json());
+  }
+
+  /// Those marked "normalized" are looked for as the normalizer would write them.
+  void set_added() {
+    std::vector<AddedToken> first, last;
+    for (AddedToken token : vocabulary_.added()) {
+      if (token.normalized) {
+        std::string storage;
+        token.text = normalizer_.apply(token.text, storage);
+        if (token.text.empty()) continue;
+      }
+      (token.normalized ? last : first).push_back(std::move(token));
+    }
     added_ = AddedTokens(std::move(first));
     added_normalized_ = AddedTokens(std::move(last));
   }
@@ -113,18 +176,6 @@ class Tokenizer {
     const std::size_t valid = valid_utf8_prefix(text);
     require(valid == text.size(), "text to encode: expected UTF-8, found an invalid sequence at byte ", valid);
     require(text.size() < std::size_t{1} << 31, "text to encode: expected less than 2 GiB, found ", text.size(), " bytes");
-  }
-
-  void check_normalizer(const nlohmann::json& normalizer) const {
-    if (normalizer.is_null()) return;
-    const std::string where = name_ + ": normalizer";
-    const std::string& type = json_string(normalizer, "type", where);
-    require(type == "Sequence", where, ".type: expected no normalizer or an empty Sequence, found ", quote(type), " (not supported)");
-    const nlohmann::json& parts = json_member(normalizer, "normalizers", where);
-    require(parts.is_array(), where, ".normalizers: expected an array, found ", describe(parts));
-    if (!parts.empty())
-      fail(where, ".normalizers: expected none, found ", quote(json_string(parts[0], "type", where + ".normalizers[0]")),
-           " (not supported)");
   }
 
   template <class Json>
@@ -172,9 +223,13 @@ class Tokenizer {
     return {text.substr(0, space), text.substr(space + 1)};
   }
 
+  void encode_part(std::string_view text, Scratch& scratch, std::vector<int>& ids) const {
+    pre_tokenizer_.split(text, [&](std::string_view piece) { encode_piece(piece, scratch, ids); });
+  }
+
   void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int>& ids) const {
     if (ignore_merges_) {
-      if (const std::optional<int> whole = vocabulary_.id(piece)) return ids.push_back(*whole);
+      if (const std::optional<int> whole = vocabulary_.plain_id(piece)) return ids.push_back(*whole);
     }
     scratch.byte_ids.clear();
     for (const char byte : piece) scratch.byte_ids.push_back(vocabulary_.id_of_byte(byte));
@@ -182,7 +237,10 @@ class Tokenizer {
   }
 
   std::string name_;
+  Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
+  Decoder decoder_;
+  nlohmann::json post_processor_;
   Vocabulary vocabulary_;
   AddedTokens added_, added_normalized_;  // Hugging Face looks for those marked "normalized" in what the others leave
   Bpe bpe_;

@@ -38,6 +38,15 @@ inline Utf8Sequence utf8_sequence(std::string_view text) {
   return {Utf8Sequence::complete, length};
 }
 
+/// The code point of `sequence`, one complete sequence.
+inline char32_t utf8_code_point(std::string_view sequence) {
+  const auto byte = [&](std::size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(sequence[i])); };
+  if (sequence.size() == 1) return byte(0);
+  char32_t code = byte(0) & (0xFFu >> (sequence.size() + 1));
+  for (std::size_t i = 1; i < sequence.size(); ++i) code = code << 6 | (byte(i) & 0x3F);
+  return code;
+}
+
 /// The number of bytes of `text` before the first invalid or cut sequence; text.size() if there is none.
 inline std::size_t valid_utf8_prefix(std::string_view text) {
   std::size_t at = 0;

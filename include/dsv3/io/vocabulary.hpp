@@ -1,4 +1,4 @@
-// Floor 6. Which bytes each token id stands for: "model.vocab" and "added_tokens" of a tokenizer.json.
+// Floor 6. Which bytes each token id stands for: "model.vocab" and "added_tokens" of a tokenizer.json, or tokens in their order.
 //
 // Leaves out the flag "special" of added tokens: encoding and decoding treat all of them alike.
 #pragma once
@@ -9,14 +9,15 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "dsv3/core/error.hpp"
+#include "dsv3/io/added_tokens.hpp"
 #include "dsv3/io/byte_level.hpp"
 #include "dsv3/io/json.hpp"
 
@@ -25,12 +26,6 @@ namespace dsv3::inline DSV3_ISA::io {
 /// Token ids and their bytes, each way.
 class Vocabulary {
  public:
-  struct Added {
-    std::string text;
-    int id;
-    bool normalized;  ///< looked for after all the others
-  };
-
   /// Reads the values of "model.vocab" and "added_tokens" (null for none); `file` names the file in messages.
   ///
   /// Throws: Error if an id is given twice or out of proportion to their number, a byte has no token, or a field is not as expected.
@@ -43,6 +38,22 @@ class Vocabulary {
     for (std::size_t i = 0; i < added.size(); ++i) read_added(vocab, added[i], i);
   }
 
+  /// `tokens`: the bytes of ids from 0 up, none of them empty. `file` names them in messages.
+  ///
+  /// Throws: Error if a token or an id is given twice, or a byte has no token.
+  Vocabulary(std::span<const std::string> tokens, std::span<const AddedToken> added, const std::string& file)
+      : file_(file), bytes_(tokens.begin(), tokens.end()) {
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      require(plain_.emplace(tokens[i], static_cast<int>(i)).second, file_, ": token ", quote(tokens[i]), " is listed twice");
+    find_bytes(file_);
+    for (const AddedToken& token : added) {
+      const auto where = [&] { return file_ + ": added token " + quote(token.text); };
+      if (added_ids_.contains(token.text)) fail(where(), " is listed twice");
+      set_bytes(token.id, token.text, where);
+      add(token);
+    }
+  }
+
   /// One more than the largest id.
   int size() const { return static_cast<int>(bytes_.size()); }
 
@@ -52,14 +63,21 @@ class Vocabulary {
     return &bytes_[static_cast<std::size_t>(id)];
   }
 
+  /// Of an added token and a plain one that stand for the same bytes the added one counts.
   std::optional<int> id(std::string_view bytes) const {
-    const auto found = ids_.find(bytes);
-    return found == ids_.end() ? std::nullopt : std::optional(found->second);
+    const auto found = added_ids_.find(bytes);
+    return found == added_ids_.end() ? plain_id(bytes) : std::optional(found->second);
+  }
+
+  /// The same for tokens that are not added ones.
+  std::optional<int> plain_id(std::string_view bytes) const {
+    const auto found = plain_.find(bytes);
+    return found == plain_.end() ? std::nullopt : std::optional(found->second);
   }
 
   int id_of_byte(char byte) const { return byte_ids_[static_cast<unsigned char>(byte)]; }
 
-  const std::vector<Added>& added() const { return added_; }
+  const std::vector<AddedToken>& added() const { return added_; }
 
  private:
   using Json = nlohmann::json;
@@ -76,11 +94,15 @@ class Vocabulary {
       const std::optional<std::string> bytes = bytes_of_byte_level(text);
       const int id = read_id(value, where);
       set_bytes(id, bytes.value_or(text), where);  // like Hugging Face, what is not byte-level stands for its own text
-      if (bytes) ids_.emplace(*bytes, id);
+      if (bytes) plain_.emplace(*bytes, id);
     }
+    find_bytes(file_ + ": model.vocab");
+  }
+
+  void find_bytes(const std::string& where) {
     for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
-      const std::optional<int> found = id(std::string(1, static_cast<char>(byte)));
-      require(found.has_value(), file_, ": model.vocab: expected a token for each of the 256 bytes, found none for byte ", byte);
+      const std::optional<int> found = plain_id(std::string(1, static_cast<char>(byte)));
+      require(found.has_value(), where, ": expected a token for each of the 256 bytes, found none for byte ", byte);
       byte_ids_[byte] = *found;
     }
   }
@@ -91,17 +113,22 @@ class Vocabulary {
     const std::string& text = json_string(token, "content", place);
     require(!text.empty(), place, ".content: expected text, found \"\"");
     const int id = read_id(json_member(token, "id", place), [&] { return place + ".id"; });
-    for (const char* key : {"single_word", "lstrip", "rstrip"})
-      require(!json_bool(token, key, place), place, ".", key, ": expected false, found true (not supported)");
-    require(added_texts_.insert(text).second, place, ".content: ", quote(text), " is listed twice");
+    require(!added_ids_.contains(text), place, ".content: ", quote(text), " is listed twice");
     if (const auto in_vocab = vocab.find(text); in_vocab != vocab.end()) {
       require(in_vocab->get<int>() == id, place, ".id: expected ", in_vocab->dump(), " as in model.vocab, found ", id);
       require(*bytes(id) == text, place, ".content: ", quote(text), " stands for other bytes in model.vocab (not supported)");
     } else {
       set_bytes(id, text, where);
     }
-    ids_.insert_or_assign(text, id);
-    added_.push_back({text, id, json_bool(token, "normalized", place)});
+    const auto flag = [&](const char* key) { return json_bool(token, key, place); };
+    add({text, id, flag("normalized"), flag("single_word"), flag("lstrip"), flag("rstrip")});
+  }
+
+  /// The plain token with the same bytes, if there is one with this id, is no longer a plain one: text cannot spell it.
+  void add(const AddedToken& token) {
+    if (const auto found = plain_.find(token.text); found != plain_.end() && found->second == token.id) plain_.erase(found);
+    added_ids_.insert_or_assign(token.text, token.id);
+    added_.push_back(token);
   }
 
   template <class Where>
@@ -123,10 +150,9 @@ class Vocabulary {
   std::string file_;
   std::size_t max_ids_ = 0;
   std::vector<std::string> bytes_;  // by id, empty where there is no token
-  std::unordered_map<std::string, int, Hash, std::equal_to<>> ids_;
+  std::unordered_map<std::string, int, Hash, std::equal_to<>> plain_, added_ids_;
   std::array<int, 256> byte_ids_{};
-  std::vector<Added> added_;
-  std::unordered_set<std::string> added_texts_;
+  std::vector<AddedToken> added_;
 };
 
 }  // namespace dsv3::inline DSV3_ISA::io

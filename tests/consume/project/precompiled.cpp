@@ -5,7 +5,7 @@
 
 int main(int, char** argv) {
   const std::string folder = argv[1];
-  const auto tokenizer = dsv3::io::Tokenizer::open(folder + "/tokenizer.json");
+  const auto tokenizer = dsv3::io::Tokenizer::open(folder);
   const auto model = dsv3::io::load(folder);
   auto cache = model.make_cache({.max_tokens = 16});
   dsv3::Context ctx;
