@@ -180,9 +180,12 @@ class EditedLines {
     TypingMode::redraw = 1;
   }
 
+  /// Draws the line again from the row on in which the cursor stands. Where the line has wrapped, old rows stay above: only the terminal
+  /// knows how it wraps them anew.
   void redraw() {
     el_wset(el_.get(), EL_PREP_TERM, 1);
     TypingMode::put(TypingMode::paste_marks_on);
+    TypingMode::put("\r\033[J");
     el_resize(el_.get());
     el_wset(el_.get(), EL_REFRESH);
   }

@@ -28,7 +28,7 @@ class LineEditor {
       history_ = std::move(history);
       edited_ = std::make_unique<EditedLines>(interrupted, std::move(words));
       with_history([&] {
-        for (const auto& entry : history_.read()) edited_->remember(entry);
+        for (const auto& entry : history_.read()) edited_->remember(newest_ = entry);
       });
     }
 #endif
