@@ -38,6 +38,7 @@ constexpr const char* usage =
     "                            AVX512-BF16)\n"
     "  --threads N               default: all processors\n"
     "  --help                    prints this text\n"
+    "With libedit, lines are edited: arrows, Ctrl-R searches the history, Tab completes a command, Alt-Enter begins another line.\n"
     "What is typed is kept in ~/.local/state/dsv3/chat_history, or in the file that DSV3_HISTORY names; DSV3_HISTORY= keeps none.\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 

@@ -130,7 +130,7 @@ class EditedLines {
 
   LineRead next(const std::string& prompt) {
     prompt_ = wide(prompt);
-    dropped_ = false;
+    dropped_ = interrupted_ = false;
     std::cout << std::flush;
     int count = 0;
     const wchar_t* line;

@@ -25,6 +25,7 @@ class PlainLines {
   explicit PlainLines(std::atomic<bool>& interrupted) : interrupted_(interrupted) {}
 
   LineRead next(const std::string& prompt) {
+    interrupted_ = false;
     if (terminal_) std::cout << prompt << std::flush;
     while (true) {
       if (const auto newline = held_.find('\n'); newline != held_.npos) {

@@ -253,7 +253,13 @@ def interrupts():
     chat.send(CTRL_C)
     chat.expect("; stopped")
     chat.prompt()
-    assert chat.history().startswith("user: ROMEO:\nassistant: ")
+    chat.send("/hist")
+    chat.expect("/hist")
+    chat.process.send_signal(signal.SIGWINCH)  # is not taken for another Ctrl-C
+    chat.expect("> /hist")
+    chat.send("ory", ENTER)
+    chat.expect("user: ROMEO:\r\nassistant: ")
+    chat.prompt()
     chat.send("abc", CTRL_Z, "def", CTRL_C)  # none can go on with it here, so it goes on by itself
     chat.prompt()
     assert chat.end("/exit" + ENTER) == 0
