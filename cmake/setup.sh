@@ -33,8 +33,9 @@ missing() {
     pkg-config --exists nlohmann_json || echo nlohmann-json3-dev
     pkg-config --exists libpcre2-8 || echo libpcre2-dev
     pkg-config --exists cpp-httplib || echo libcpp-httplib-dev
+    pkg-config --exists libedit || echo libedit-dev
   else
-    echo pkg-config libeigen3-dev libxsimd-dev nlohmann-json3-dev libpcre2-dev libcpp-httplib-dev
+    echo pkg-config libeigen3-dev libxsimd-dev nlohmann-json3-dev libpcre2-dev libcpp-httplib-dev libedit-dev
   fi
   if [ "$1" = tests ]; then
     compiles '#include <doctest/doctest.h>' || echo doctest-dev

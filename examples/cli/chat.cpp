@@ -10,6 +10,8 @@
 #include "dsv3/generate/chat_parser.hpp"
 #include "dsv3/generate/complete.hpp"
 #include "dsv3/io/utf8_stream.hpp"
+#include "line_editor.hpp"
+#include "loading.hpp"
 #include "policy.hpp"
 #include "sampling.hpp"
 #include "text_model.hpp"
@@ -39,60 +41,26 @@ constexpr const char* usage =
     "  --quantize-head fp8       the same of the output head, which they keep in bf16\n"
     "  --threads N               default: all processors\n"
     "  --help                    prints this text\n"
+    "With libedit, lines are edited: arrows, Ctrl-R searches the history, Tab completes a command, Alt-Enter begins another line.\n"
+    "What is typed is kept in ~/.local/state/dsv3/chat_history, or in the file that DSV3_HISTORY names; DSV3_HISTORY= keeps none.\n"
     "Exit status: 0 done, 1 error, 2 wrong arguments.\n";
 
 constexpr const char* commands =
     "/clear          forget the conversation\n"
     "/history        show it\n"
-    "/system TEXT    other instructions, for a new conversation\n"
+    "/system TEXT    other instructions, or none, for a new conversation\n"
+    "/help           show this list\n"
     "/exit           end the program (Ctrl-D as well)\n"
-    "A line that ends with \\ goes on in the next one.\n";
+    "A line that ends with \\ goes on in the next one. A message that begins with a slash is written with two.\n";
 
 std::atomic<bool> interrupted = false;
 
-/// Lines of standard input; Ctrl-C drops the line that is being typed.
-class Lines {
- public:
-  /// Nothing at the end of the input.
-  std::optional<std::string> next(const char* prompt) {
-    std::string line;
-    for (const char* shown = prompt;; shown = "... ") {
-      auto part = read_line(shown);
-      if (!part) return line.empty() ? std::nullopt : std::optional(line);
-      line += *part;
-      if (!line.ends_with('\\')) return line;
-      line.back() = '\n';
-    }
-  }
-
- private:
-  std::optional<std::string> read_line(const char* prompt) {
-    if (terminal_) std::cout << prompt << std::flush;
-    while (true) {
-      if (const auto end = held_.find('\n'); end != held_.npos) {
-        std::string line = held_.substr(0, end);
-        held_.erase(0, end + 1);
-        if (line.ends_with('\r')) line.pop_back();
-        return line;
-      }
-      char bytes[4096];
-      const auto count = read(STDIN_FILENO, bytes, sizeof bytes);
-      if (count > 0) {
-        held_.append(bytes, static_cast<std::size_t>(count));
-      } else if (count < 0 && errno == EINTR) {
-        held_.clear();
-        interrupted = false;
-        if (terminal_) std::cout << "\n(/exit ends the program)\n" << prompt << std::flush;
-      } else {
-        if (terminal_) std::cout << '\n';
-        return held_.empty() ? std::nullopt : std::optional(std::exchange(held_, {}));
-      }
-    }
-  }
-
-  std::string held_;
-  bool terminal_ = isatty(STDIN_FILENO) != 0;
-};
+/// From here on Ctrl-C stops an answer or drops a line. Before, while the model loads, it ends the program.
+void handle_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = true; };
+  sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: reading a line must notice
+}
 
 /// Writes an answer as it comes: reasoning dimmed, calls of tools in brackets.
 class Display {
@@ -120,8 +88,9 @@ class Chat {
   Chat(const cli::Args& args, const dsv3::Config& config)
       : executor_(cli::make_executor(args.threads())),
         ctx_(executor_),
+        loading_(args[0]),
         text_(args[0], config, args.value("--format")),
-        model_(cli::load_model<P>(ctx_, args[0], cli::read_weight_options(args))),
+        model_(cli::load_model<P>(ctx_, args[0], cli::read_weight_options(args), loading_.options())),
         known_{model_.make_cache({args.number<dsv3::Index>("--context", std::min<dsv3::Index>(config.max_position_embeddings, 16384), 16,
                                                            dsv3::Index{1} << 24)})} {
     if (text_.unknown_template) throw dsv3::Error(std::string(args[0]) + ": " + cli::TextModel::unknown_template_message());
@@ -141,25 +110,44 @@ class Chat {
   }
 
   void run() {
-    Lines lines;
+    handle_interrupts();
+    cli::LineEditor lines(interrupted, {"/clear", "/history", "/system ", "/help", "/exit"},
+                          cli::HistoryFile(cli::HistoryFile::standard("chat_history")));
     while (const auto line = lines.next("> ")) {
-      if (*line == "/exit") return;
-      if (*line == "/clear")
-        clear();
-      else if (*line == "/history")
-        show_history();
-      else if (line->starts_with("/system")) {
-        system_ = line->substr(std::min<std::size_t>(8, line->size()));
-        clear();
-      } else if (line->starts_with('/'))
-        std::cout << commands << std::flush;
-      else if (line->find_first_not_of(" \t\n") != line->npos)
-        answer(*line);
+      if (line->starts_with("//"))
+        answer(line->substr(1));
+      else if (!line->starts_with('/')) {
+        if (line->find_first_not_of(" \t\n") != line->npos) answer(*line);
+      } else if (!command(*line))
+        return;
     }
   }
 
  private:
   using Role = dsv3::ChatMessage::Role;
+
+  /// Does what a line with a slash says. False ends the program.
+  bool command(const std::string& line) {
+    constexpr const char* space = " \t\n";
+    const std::string name = line.substr(0, line.find_first_of(space));
+    const auto begin = std::min(line.find_first_not_of(space, name.size()), line.size());
+    const std::string text = line.substr(begin, line.find_last_not_of(space) + 1 - begin);
+    if (name == "/system") {
+      system_ = text;
+      clear();
+    } else if (name == "/exit" && text.empty()) {
+      return false;
+    } else if (name == "/clear" && text.empty()) {
+      clear();
+    } else if (name == "/history" && text.empty()) {
+      show_history();
+    } else if (name == "/help" && text.empty()) {
+      std::cout << commands << std::flush;
+    } else {
+      std::cerr << line.substr(0, line.find('\n')) << " is no command. There are:\n" << commands;
+    }
+    return true;
+  }
 
   void clear() {
     messages_.clear();
@@ -238,6 +226,7 @@ class Chat {
 
   cli::Executor executor_;
   dsv3::Context ctx_;
+  cli::Loading loading_;
   cli::TextModel text_;
   dsv3::Model<P> model_;
   dsv3::CachedText<dsv3::Cache<P>> known_;
@@ -257,9 +246,6 @@ int DSV3_MAIN(int argc, char** argv) {
         cli::with_weights(cli::with_sampling({"--system", "--format", "--max-new", "--context", "--drafts", "--compute", "--threads"})),
         {"--thinking"});
     const auto compute = args.compute();
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = true; };
-    sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: reading a line must notice
     const dsv3::Config config = dsv3::io::read_config(args[0]);
     cli::with_policy("dsv3-chat", config, compute, [&]<class P>(P) { Chat<P>(args, config).run(); });
   });

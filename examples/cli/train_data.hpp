@@ -77,7 +77,8 @@ class TrainData {
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);
     dsv3::require(!error, path.string(), ": cannot open: ", error.message());
-    std::uint64_t key = hash64(size) ^ hash64(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
+    std::uint64_t key =
+        hash64(size) ^ hash64(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
     for (const char c : std::filesystem::absolute(path).string()) key = hash64(key ^ static_cast<unsigned char>(c));
     for (int id = 0; id < tokenizer.vocab_size(); ++id) try {
         for (const char c : tokenizer.token_bytes(id)) key = hash64(key ^ static_cast<unsigned char>(c));

@@ -1,0 +1,119 @@
+// What was typed in former runs, in a file that several programs may share.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dsv3/core/error.hpp"
+
+namespace cli::inline DSV3_ISA {
+
+/// An entry a line; in it \n stands for a newline and \\ for a backslash. Others cannot read it.
+class HistoryFile {
+ public:
+  static constexpr std::size_t most_entries = 1000, most_bytes = 1 << 16;
+
+  /// $DSV3_HISTORY; where that is not set, dsv3/NAME in the folder that XDG gives to states. Empty: no history is kept.
+  static std::filesystem::path standard(const std::string& name) {
+    if (const char* chosen = std::getenv("DSV3_HISTORY")) return chosen;
+    const auto folder = [](const char* variable) {
+      const char* value = std::getenv(variable);
+      return std::filesystem::path(value && *value == '/' ? value : "");  // a relative one is not valid, says XDG
+    };
+    if (const auto states = folder("XDG_STATE_HOME"); !states.empty()) return states / "dsv3" / name;
+    if (const auto home = folder("HOME"); !home.empty()) return home / ".local/state/dsv3" / name;
+    return {};
+  }
+
+  explicit HistoryFile(std::filesystem::path path) : path_(std::move(path)) {}
+
+  /// The newest entries, the oldest of them first. The file is cut to these.
+  std::vector<std::string> read() const {
+    std::error_code none;
+    if (path_.empty() || !std::filesystem::is_regular_file(path_, none)) return {};
+    const Lock lock(path_);
+    std::vector<std::string> lines;
+    {
+      std::ifstream file(path_, std::ios::binary);
+      dsv3::require(file.is_open(), path_.string(), ": cannot read: ", std::strerror(errno));
+      for (std::string line; std::getline(file, line);) lines.push_back(line);
+    }
+    if (lines.size() > most_entries) {
+      lines.erase(lines.begin(), lines.end() - most_entries);
+      std::string text;
+      for (const auto& line : lines) text += line + '\n';
+      const std::string beside = path_.string() + ".new" + std::to_string(getpid());
+      write(beside, O_TRUNC, text);
+      dsv3::require(std::rename(beside.c_str(), path_.c_str()) == 0, path_.string(), ": cannot replace: ", std::strerror(errno));
+    }
+    for (auto& line : lines) line = unescaped(line);
+    return lines;
+  }
+
+  /// Appends at once, so that programs that run side by side lose nothing. A very long entry is left out: it would be read at each start.
+  void add(const std::string& entry) const {
+    if (path_.empty() || entry.size() > most_bytes) return;
+    std::error_code none;  // writing tells what is wrong
+    std::filesystem::create_directories(path_.parent_path(), none);
+    const Lock lock(path_);
+    write(path_.string(), O_APPEND, escaped(entry) + '\n');
+  }
+
+ private:
+  /// Held while the file is appended to or replaced. It is a lock of the folder, as the file may become another one. Where a file system
+  /// has no such locks it does nothing.
+  class Lock {
+   public:
+    explicit Lock(const std::filesystem::path& path)
+        : folder_(open(path.has_parent_path() ? path.parent_path().c_str() : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+      if (folder_ >= 0) flock(folder_, LOCK_EX);
+    }
+    ~Lock() {
+      if (folder_ >= 0) close(folder_);
+    }
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+   private:
+    int folder_;
+  };
+
+  static void write(const std::string& path, int how, const std::string& text) {
+    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0600);
+    const bool written = file >= 0 && ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    const int error = errno;
+    if (file >= 0) close(file);
+    dsv3::require(written, path, ": cannot write: ", std::strerror(error));
+  }
+
+  static std::string escaped(std::string_view text) {
+    std::string line;
+    for (const char c : text) line += c == '\n' ? "\\n" : c == '\\' ? "\\\\" : std::string(1, c);
+    return line;
+  }
+
+  static std::string unescaped(std::string_view line) {
+    std::string text;
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      const bool escape = line[i] == '\\' && i + 1 < line.size();
+      if (escape) ++i;
+      text += escape && line[i] == 'n' ? '\n' : line[i];
+    }
+    return text;
+  }
+
+  std::filesystem::path path_;
+};
+
+}  // namespace cli::inline DSV3_ISA
