@@ -1,4 +1,5 @@
-// Floor 6. Canonical decompositions and combining classes of Unicode 14.0.0, for normal_form.hpp. Written by tests/io/make_canonical_forms.py.
+// Floor 6. Canonical decompositions and combining classes of Unicode 14.0.0, for normal_form.hpp. Written by
+// tests/io/make_canonical_forms.py.
 //
 // Derived from the Unicode Character Database, Copyright Unicode, Inc., under the Unicode License (https://www.unicode.org/license.txt).
 // In every row the first number is a code point, less the one in the row before. Hangul syllables are not here: they are computed.
