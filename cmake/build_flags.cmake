@@ -17,13 +17,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND (DSV3_NATIVE OR CMAKE_CXX_FLAGS MATC
   target_compile_options(dsv3_build_flags INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 
-# dsv3_program(NAME FILE... [LINK TARGET...]): an executable in bin/ that uses the whole library.
+# dsv3_program(NAME FILE... [LINK TARGET...]): an executable in bin/ that uses the whole library, or what this build has of it.
 function(dsv3_program name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
-  target_link_libraries(${name} PRIVATE dsv3_build_flags dsv3::io ${arg_LINK})
-  if(TARGET dsv3::openmp)
-    target_link_libraries(${name} PRIVATE dsv3::openmp)
-  endif()
+  target_link_libraries(${name} PRIVATE dsv3_build_flags dsv3::dsv3 $<TARGET_NAME_IF_EXISTS:dsv3::io> $<TARGET_NAME_IF_EXISTS:dsv3::openmp> ${arg_LINK})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()

@@ -37,6 +37,12 @@ if(WAY STREQUAL "plain_include")
   run(ignored "${COMPILER}" ${flags} -std=c++20 ${includes} "${project}/kernel.cpp" -o "${WORK}/kernel")
   expect("${WORK}/kernel" "" "6 15")
 
+elseif(WAY STREQUAL "cuda")  # Eigen marks its functions for the device as well, unless it is told not to: warnings without end
+  set(includes "${SOURCE}/include" ${INCLUDES})
+  list(TRANSFORM includes PREPEND "-I")
+  run(ignored "${NVCC}" -ccbin "${COMPILER}" -std=c++20 -DEIGEN_NO_CUDA ${includes} "${project}/main.cu" -lpcre2-8 -o "${WORK}/main")
+  expect("${WORK}/main" "${model}" "I'll not")
+
 elseif(WAY STREQUAL "pkg_config")
   file(GLOB_RECURSE pc "${WORK}/installed/*/dsv3-io.pc")
   cmake_path(GET pc PARENT_PATH pc_folder)

@@ -142,7 +142,7 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
   for (Index m = 0; m < rows; ++m) {
     const Floats total(state[static_cast<std::size_t>(m)].sum);
     if (lse != nullptr) lse[m] = state[static_cast<std::size_t>(m)].maximum + std::log(state[static_cast<std::size_t>(m)].sum);
-    simd::map<Arch>([&](const Floats& sum) { return sum / total; }, width, out.row_data(m), out.row_data(m));
+    simd::map<Arch>([&](const Floats& sum) { return simd::divide<Arch>(sum, total); }, width, out.row_data(m), out.row_data(m));
   }
 }
 

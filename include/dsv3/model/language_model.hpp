@@ -24,7 +24,7 @@ template <class M>
 concept LanguageModel = SequenceCache<typename M::Cache> &&
     requires(const M& m, Context& ctx, std::span<const typename M::Sequence> batch, ConstMatrixView<float> x, MatrixView<float> y,
              CacheOptions options, std::span<const int> ids, typename M::Cache* cache) {
-  (typename M::Sequence{ids, cache});
+  {typename M::Sequence{ids, cache}};
   { m.config() } -> std::convertible_to<const Config&>;
   { m.width() } -> std::same_as<Index>;
   { m.make_cache(options) } -> std::same_as<typename M::Cache>;

@@ -134,7 +134,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
     Index k = 0;
     for (; k < full; k += width) {
       const Floats by = by_column ? simd::load<Arch>(scale.data() + k) : s;
-      Floats v = rounded_to<typename T::Format, Arch>(simd::load<Arch>(at(r) + k) / by);
+      Floats v = rounded_to<typename T::Format, Arch>(simd::divide<Arch>(simd::load<Arch>(at(r) + k), by));
       if (!keep) v = v * by;
       v.store_unaligned(to + k);
     }

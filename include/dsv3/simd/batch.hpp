@@ -81,6 +81,24 @@ Floats<Arch> fma(const Floats<Arch>& a, const Floats<Arch>& b, const Floats<Arch
   return xsimd::fma(a, b, c);
 }
 
+/// a / b, rounded to nearest. (On 64-bit ARM xsimd refines an estimate of 1 / b, in sqrt() of 1 / sqrt(a), and multiplies by it.)
+template <class Arch>
+Floats<Arch> divide(const Floats<Arch>& a, const Floats<Arch>& b) {
+#ifdef __aarch64__
+  if constexpr (std::is_base_of_v<xsimd::neon, Arch>) return vdivq_f32(a, b);
+#endif
+  return a / b;
+}
+
+/// The square root, rounded to nearest.
+template <class Arch>
+Floats<Arch> sqrt(const Floats<Arch>& a) {
+#ifdef __aarch64__
+  if constexpr (std::is_base_of_v<xsimd::neon, Arch>) return vsqrtq_f32(a);
+#endif
+  return xsimd::sqrt(a);
+}
+
 /// v, forced into a register: GCC would otherwise re-read it from memory for each instruction that uses it.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> in_register(Floats<Arch> v) {

@@ -8,13 +8,13 @@ namespace dsv3::inline DSV3_ISA::simd {
 /// 1 / (1 + e^-x).
 template <class Arch>
 Floats<Arch> sigmoid(const Floats<Arch>& x) {
-  return Floats<Arch>(1.0f) / (Floats<Arch>(1.0f) + xsimd::exp(-x));
+  return divide<Arch>(Floats<Arch>(1.0f), Floats<Arch>(1.0f) + xsimd::exp(-x));
 }
 
 /// x * sigmoid(x).
 template <class Arch>
 Floats<Arch> silu(const Floats<Arch>& x) {
-  return x / (Floats<Arch>(1.0f) + xsimd::exp(-x));
+  return divide<Arch>(x, Floats<Arch>(1.0f) + xsimd::exp(-x));
 }
 
 /// y[i] = f(x[i]...) for i < n: whole vectors, then one padded with zeros. y may be one of the inputs.

@@ -109,7 +109,7 @@ class AdamW {
         const Floats gradient = simd::load_partial<Arch>(g + i, n) * scale, m0 = simd::load_partial<Arch>(old_m.data(), n),
                      v0 = simd::load_partial<Arch>(old_v.data(), n);
         const Floats m1 = simd::fma<Arch>(gradient - m0, first, m0), v1 = simd::fma<Arch>(gradient * gradient, second, v0 * keep);
-        const Floats step = m1 / (xsimd::sqrt(v1) / root + eps);
+        const Floats step = simd::divide<Arch>(m1, simd::divide<Arch>(simd::sqrt<Arch>(v1), root) + eps);
         simd::store_partial<Arch>(w + i, simd::fma<Arch>(step, size, simd::load_partial<Arch>(w + i, n) * shrink), n);
         simd::store_partial<Arch>(old_m.data(), m1, n);
         simd::store_partial<Arch>(old_v.data(), v1, n);
