@@ -1,7 +1,7 @@
 // Floor 0. The one exception type, thrown at boundaries: opening, loading, constructing, public forward calls.
 //
-// A message names the thing, the place, what was expected and what was found. Among kernels, attention and activations throw it too; the
-// others assert.
+// A message names the thing, the place, what was expected and what was found. Kernels on the caller's memory throw it too if shapes do not
+// fit, in every build.
 #pragma once
 
 #include <charconv>

@@ -41,8 +41,8 @@ void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const Gat
   Index scratch = 0, decoded = 0;
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& p = group[i];
-    assert(p.x.cols() == weight_cols(p.gate) && p.x_up.cols() == weight_cols(p.up) && p.h.rows() == p.x.rows());
-    assert(p.h.cols() == weight_rows(p.gate) && p.h.cols() == weight_rows(p.up));
+    detail::check_product("gated_linear: gate", p.x, p.h, weight_cols(p.gate), weight_rows(p.gate));
+    detail::check_product("gated_linear: up", p.x_up, p.h, weight_cols(p.up), weight_rows(p.up));
     scratch = std::max(scratch, p.x.rows() * std::min(size(p, most_share), p.h.cols()));
     decoded = std::max({decoded, detail::decoded_size(p.x, p.gate), detail::decoded_size(p.x_up, p.up)});
     std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});

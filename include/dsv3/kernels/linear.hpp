@@ -4,10 +4,10 @@
 #pragma once
 
 #include <array>
-#include <cassert>
 #include <memory>
 #include <span>
 
+#include "dsv3/core/error.hpp"
 #include "dsv3/kernels/decoded.hpp"
 #include "dsv3/kernels/panels.hpp"
 #include "dsv3/quant/any_storage.hpp"
@@ -197,6 +197,13 @@ void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, Matr
   tiles(std::integral_constant<int, 1>{});
 }
 
+/// Throws unless x [T, in] and y [T, out] fit a product with weights of these sizes.
+inline void check_product(const char* name, ConstMatrixView<float> x, ConstMatrixView<float> y, Index in, Index out) {
+  if (x.cols() != in || y.cols() != out || x.rows() != y.rows())
+    fail(name, ": expected x [T, ", in, "] and y [T, ", out, "], got ", shape_string({x.rows(), x.cols()}), " and ",
+         shape_string({y.rows(), y.cols()}));
+}
+
 /// Columns in a panel of linear_transposed: whole blocks of scales, enough to be worth a task.
 template <WeightView W>
 Index panel_columns(const W& w) {
@@ -210,10 +217,10 @@ Index panel_columns(const W& w) {
 }  // namespace detail
 
 /// y = x W^T for every product of the group, in one parallel loop over the rows of all weights. 2 T N K FLOP each.
+/// Throws: Error if the shapes of a product do not fit.
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
-  for ([[maybe_unused]] const auto& p : group)
-    assert(p.x.cols() == weight_cols(p.w) && p.y.cols() == weight_rows(p.w) && p.x.rows() == p.y.rows());
+  for (const auto& p : group) detail::check_product("linear", p.x, p.y, weight_cols(p.w), weight_rows(p.w));
   auto scope = ctx.scratch();
   const auto arranged = scope.array<Product<W>>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);
@@ -246,10 +253,10 @@ void linear(Context& ctx, ConstMatrixView<float> x, ConstMatrixView<float> w, Ma
 }
 
 /// y = x W for every product of the group: x [T, N], w [N, K], y [T, K]. One parallel loop over the columns of all weights.
+/// Throws: Error if the shapes of a product do not fit.
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) {
-  for ([[maybe_unused]] const auto& p : group)
-    assert(p.x.cols() == weight_rows(p.w) && p.y.cols() == weight_cols(p.w) && p.x.rows() == p.y.rows());
+  for (const auto& p : group) detail::check_product("linear_transposed", p.x, p.y, weight_rows(p.w), weight_cols(p.w));
   detail::for_each_panel(
       ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); }, [](const Product<W>& p, Index) { return detail::panel_columns(p.w); },

@@ -2,24 +2,25 @@
 #pragma once
 
 #include <algorithm>
-#include <cassert>
 #include <span>
 #include <utility>
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/core/error.hpp"
 #include "dsv3/core/matrix.hpp"
 #include "dsv3/simd/math.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// Sorts T * K choices by expert, stably. experts [T, K], each in [0, E). offsets [E + 1]: the choices of expert e get places [offsets[e],
-/// offsets[e + 1]). place [T, K]: the place of each choice.
+/// offsets[e + 1]). place [T, K]: the place of each choice. Throws: Error if an expert is out of range.
 inline void sort_by_expert(ConstMatrixView<int> experts, std::span<Index> offsets, MatrixView<int> place) {
   std::fill(offsets.begin(), offsets.end(), Index{0});
   const auto at = [&](Index t, Index k) { return static_cast<std::size_t>(experts(t, k)); };
   for (Index t = 0; t < experts.rows(); ++t)
     for (Index k = 0; k < experts.cols(); ++k) {
-      assert(at(t, k) + 1 < offsets.size());
+      require(experts(t, k) >= 0 && at(t, k) < offsets.size() - 1, "sort_by_expert: expected experts below ", offsets.size() - 1, ", got ",
+              experts(t, k));
       ++offsets[at(t, k)];
     }
   Index before = 0;

@@ -3,19 +3,19 @@
 
 #include <algorithm>
 #include <array>
-#include <cassert>
 #include <limits>
 #include <span>
 #include <utility>
 
 #include "dsv3/core/config.hpp"
+#include "dsv3/core/error.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
 /// The indices of the k largest of `scores`, largest first, into `chosen` [k], k <= scores.size(). Of equal scores the lower index wins;
-/// NaN loses to every number. The indices are always distinct and in range.
+/// NaN loses to every number. The indices are always distinct and in range. Throws: Error if k is too large.
 inline void top_k(std::span<const float> scores, std::span<int> chosen) {
-  assert(chosen.size() <= scores.size());
+  require(chosen.size() <= scores.size(), "top_k: expected at most as many choices as scores, got ", chosen.size(), " of ", scores.size());
   const auto before = [&](int a, int b) {  // strict weak order: numbers descending, then NaN; then by index
     const float x = scores[static_cast<std::size_t>(a)], y = scores[static_cast<std::size_t>(b)];
     const bool x_nan = x != x, y_nan = y != y;
@@ -50,12 +50,13 @@ struct Largest {
 };
 
 /// Sets every score outside the `keep` best of `groups` equal groups to -infinity (never 0: scores with a bias can be negative).
-/// `best` [keep] is scratch and receives the groups kept.
+/// `best` [keep] is scratch and receives the groups kept. Throws: Error if the groups do not divide the scores, or are too many.
 template <class GroupScore>
 void limit_groups(std::span<float> scores, Index groups, std::span<int> best) {
+  require(groups > 0 && groups <= router::most_groups && scores.size() % static_cast<std::size_t>(groups) == 0,
+          "limit_groups: expected 1 to ", router::most_groups, " groups that divide ", scores.size(), " scores, got ", groups);
   const auto size = scores.size() / static_cast<std::size_t>(groups);
   std::array<float, router::most_groups> judged;
-  assert(groups <= router::most_groups && size * static_cast<std::size_t>(groups) == scores.size());
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) judged[g] = GroupScore::score(scores.subspan(g * size, size));
   top_k(std::span<const float>(judged).first(static_cast<std::size_t>(groups)), best);
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)
