@@ -141,6 +141,15 @@ TEST_CASE("everything that does not fit is told in one message") {
   }
 }
 
+TEST_CASE("a tensor that an MTP module does not have is told, its copies of embedding and head are not") {
+  Draft draft("v3-tiny");  // four layers and two modules
+  for (const std::string name : {"mlp.gate.bias", "embed_tokens.weight", "shared_head.head.weight"})
+    draft.tensors["model.layers.5." + name] = {io::Dtype::F32, {3}, std::vector<std::byte>(12)};
+  const std::string message = complaint(draft.write());
+  CHECK(contains(message, "1 unexpected:"));
+  CHECK(contains(message, "model.layers.5.mlp.gate.bias [3] ("));
+}
+
 TEST_CASE("long lists are cut") {
   Draft draft("v3-odd");
   std::erase_if(draft.tensors, [](const auto& t) { return t.first.find(".experts.") != t.first.npos; });

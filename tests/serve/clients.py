@@ -72,6 +72,16 @@ folder = pathlib.Path(os.environ["LLM_USER_PATH"])
 said = subprocess.run([sys.executable, "-m", "llm", "-m", "local", "-o", "max_tokens", "9", "ROMEO:"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 assert said.returncode == 0 and said.stdout.strip(), said.stderr
 """),
+    "guidellm": ("guidellm", """
+import json, pathlib, subprocess, sys
+prompts, report = pathlib.Path("prompts.jsonl"), pathlib.Path("report.json")
+prompts.write_text("".join(json.dumps({"prompt": p, "output_tokens_count": 9}) + "\\n" for p in ("ROMEO:", "JULIET:", "O, ")))
+options = {"--backend": f"kind=openai_http,target={BASE.removesuffix('/v1')},model={MODEL}", "--data": f"kind=json_file,path={prompts}",
+           "--profile": "kind=synchronous", "--constraint": "kind=max_requests,count=3", "--output": f"kind=json,path={report}"}
+ran = subprocess.run([pathlib.Path(sys.executable).with_name("guidellm"), "run", "--disable-console", *(x for pair in options.items() for x in pair)])
+totals = json.loads(report.read_text())["benchmarks"][0]["metrics"]["request_totals"]
+assert ran.returncode == 0 and totals["successful"] == 3 and totals["errored"] == 0, totals
+"""),
 }  # fmt: skip
 
 
@@ -88,7 +98,7 @@ def run(name, base, model):
         version = subprocess.run([python, "-c", f"import importlib.metadata as m; print(m.version({bare!r}))"], capture_output=True, text=True).stdout.strip()
         script = pathlib.Path(place) / "client.py"
         script.write_text(f"BASE, MODEL = {base!r}, {model!r}\n" + program)
-        ran = subprocess.run([python, script], capture_output=True, text=True, timeout=300, env={**os.environ, "LLM_USER_PATH": place})
+        ran = subprocess.run([python, script], capture_output=True, text=True, timeout=300, cwd=place, env={**os.environ, "LLM_USER_PATH": place})
         return version, None if ran.returncode == 0 else ran.stderr[-1500:]
 
 
