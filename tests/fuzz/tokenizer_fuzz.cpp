@@ -12,7 +12,8 @@
 namespace {
 
 bool may_change_text(const nlohmann::json& file) {
-  for (const auto& [place, value] : file.flatten().items()) {
+  const nlohmann::json flat = file.flatten();
+  for (const auto& [place, value] : flat.items()) {
     for (const char* step : {"NFC", "NFD", "Prepend", "Replace", "Strip", "Removed"})
       if (value == step) return true;
     for (const char* flag : {"/add_prefix_space", "/lstrip", "/rstrip"})
