@@ -32,10 +32,11 @@ namespace cli::inline DSV3_ISA {
 /// The terminal while a line is typed: pastes come between marks, a signal that ends the program gives it back as it was.
 class TypingMode {
  public:
-  TypingMode() {
+  explicit TypingMode(EditLine* el) {
     tcgetattr(STDIN_FILENO, &before_);
     for (const int signal : {SIGTERM, SIGHUP, SIGQUIT}) handle(signal, give_back_and_end);
     for (const int signal : {SIGWINCH, SIGCONT}) handle(signal, [](int) { redraw = 1; });
+    el_wset(el, EL_PREP_TERM, 1);  // libedit itself does so only when the prompt can be seen, which is late for a paste
     put(paste_marks_on);
   }
   ~TypingMode() {
@@ -135,7 +136,7 @@ class EditedLines {
     int count = 0;
     const wchar_t* line;
     {
-      const TypingMode mode;
+      const TypingMode mode(el_.get());
       line = el_wgets(el_.get(), &count);
     }
     if (!line || count <= 0) {
