@@ -53,10 +53,10 @@ std::vector<int> read_ids(const std::string& folder, const std::filesystem::path
 
 /// Prints the result for the windows of `ids`.
 template <class P>
-void measure(const cli::Args& args, const std::vector<int>& ids, Index context, Index stride) {
+void measure(const cli::Args& args, const cli::WeightOptions& weights, const std::vector<int>& ids, Index context, Index stride) {
   const auto executor = cli::make_executor(args.threads());
   dsv3::Context ctx(executor);
-  const auto model = cli::load_model<P>(ctx, args[0], cli::read_weight_options(args));
+  const auto model = cli::load_model<P>(ctx, args[0], weights);
   const std::span<const int> all(ids);
   const Index n = std::ssize(ids);
   std::vector<std::uint8_t> counted;
@@ -101,6 +101,7 @@ void measure(const cli::Args& args, const std::vector<int>& ids, Index context, 
 int DSV3_MAIN(int argc, char** argv) {
   return cli::run("dsv3-perplexity", usage, [&] {
     const cli::Args args(argc, argv, 2, cli::with_weights({"--context", "--stride", "--limit", "--compute", "--threads"}), {"--json"});
+    const cli::WeightOptions weights = cli::read_weight_options(args);
     const std::string compute = args.value("--compute").value_or("exact");
     if (compute != "exact" && compute != "bf16" && compute != "fp8")
       throw cli::UsageError("--compute: expected exact, bf16 or fp8, got '" + compute + "'");
@@ -114,9 +115,9 @@ int DSV3_MAIN(int argc, char** argv) {
     const auto ids = read_ids(args[0], args[1], config, limit);
     dsv3::require(ids.size() >= 2, args[1], ": expected at least 2 tokens, found ", ids.size());
     if (compute == "fp8")
-      cli::with_fp8_policy(config, [&]<class P>(P) { measure<P>(args, ids, context, stride); });
+      cli::with_fp8_policy(config, [&]<class P>(P) { measure<P>(args, weights, ids, context, stride); });
     else
       cli::with_policy("dsv3-perplexity", config, compute == "bf16" ? cli::Compute::bf16 : cli::Compute::exact,
-                       [&]<class P>(P) { measure<P>(args, ids, context, stride); });
+                       [&]<class P>(P) { measure<P>(args, weights, ids, context, stride); });
   });
 }

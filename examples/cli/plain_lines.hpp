@@ -1,6 +1,7 @@
 // Lines of standard input as they come: from a pipe or a file, or from a terminal that has no line editor.
 #pragma once
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -21,7 +22,7 @@ struct LineRead {
 
 class PlainLines {
  public:
-  /// `interrupted`: a handler of SIGINT without SA_RESTART sets it.
+  /// `interrupted`: a handler of SIGINT sets it.
   explicit PlainLines(std::atomic<bool>& interrupted) : interrupted_(interrupted) {}
 
   LineRead next(const std::string& prompt) {
@@ -39,15 +40,20 @@ class PlainLines {
         if (line.ends_with('\r')) line.pop_back();
         return {LineRead::text, line};
       }
+      if (interrupted_.exchange(false)) {
+        held_.clear();
+        if (terminal_) std::cout << "\n(/exit ends the program)\n";
+        return {LineRead::dropped, ""};
+      }
+      // A signal may come before reading begins, or to another thread: it does not always end a call of read().
+      pollfd input{STDIN_FILENO, POLLIN, 0};
+      if (terminal_ && poll(&input, 1, 50) == 0) continue;
       char bytes[4096];
       const auto count = read(STDIN_FILENO, bytes, sizeof bytes);
       if (count > 0) {
         held_.append(bytes, static_cast<std::size_t>(count));
       } else if (count < 0 && errno == EINTR) {
-        if (!interrupted_.exchange(false)) continue;  // another signal
-        held_.clear();
-        if (terminal_) std::cout << "\n(/exit ends the program)\n";
-        return {LineRead::dropped, ""};
+        continue;
       } else {
         if (terminal_) std::cout << '\n';
         return held_.empty() ? LineRead{LineRead::end, ""} : LineRead{LineRead::text, std::exchange(held_, {})};

@@ -72,7 +72,7 @@ inline bool starts_thinking(std::span<const ChatPiece> prompt) {
 }
 
 /// How a format writes a call: `open` NAME `middle` ARGUMENTS `close`, all calls of an answer between `begin` and `end`. Plain chats have
-/// the form that most other models use, whose frame is JSON: <tool_call>{"name": ..., "arguments": ...}</tool_call>.
+/// the form that most other models use, whose frame is JSON: `<tool_call>{"name": ..., "arguments": ...}</tool_call>`.
 struct CallFrame {
   std::string begin, open, middle, close, end;
 };

@@ -83,7 +83,8 @@ C present_config(const C& declared, const CheckpointFiles& files) {
   };
   // As in transformers, a head that is stored and differs from the embedding is a head of its own, whatever the file says.
   const Tensor *head = files.find("lm_head.weight"), *embedding = files.find("model.embed_tokens.weight");
-  if (head != nullptr && embedding != nullptr && !std::ranges::equal(head->data, embedding->data)) c.tie_word_embeddings = false;
+  if (c.tie_word_embeddings && head != nullptr && embedding != nullptr && !std::ranges::equal(head->data, embedding->data))
+    c.tie_word_embeddings = false;
   while (c.num_nextn_predict_layers > 0 && !is_module(c.num_hidden_layers + c.num_nextn_predict_layers - 1)) --c.num_nextn_predict_layers;
   return c;
 }
