@@ -199,7 +199,7 @@ array ::= "[" (value ("," ws value)*)? "]"
             ": minProperties and maxProperties are supported only where there are no properties, or where they change nothing");
 
     // Built from the last property to the first: what may follow if no property has been written yet, and if one has.
-    std::string if_first = "", if_later = "";
+    std::string if_first, if_later;
     for (auto at = all.rbegin(); at != all.rend(); ++at) {
       const auto& [name, property] = *at;
       const std::string pair = add_rule(json_literal(Json(name)) + " \":\" ws " + visit(*property, where + "." + name, depth + 1));

@@ -146,7 +146,7 @@ class Model {
   /// Keeps `owner` (a mapping, a matrix) alive as long as this model and its copies.
   void keep(std::shared_ptr<const void> owner) { owners_.push_back(std::move(owner)); }
   /// The same, and releases all other owners, because every weight now lies in memory of `owner`.
-  void keep_only(std::shared_ptr<const void> owner) { owners_.assign(1, std::move(owner)); }
+  void keep_only(std::shared_ptr<const void> owner) { owners_ = {std::move(owner)}; }
 
  private:
   void check_module(Index k) const {
