@@ -47,7 +47,7 @@ class PlainLines {
       }
       // A signal may come before reading begins, or to another thread: it does not always end a call of read().
       pollfd input{STDIN_FILENO, POLLIN, 0};
-      if (terminal_ && poll(&input, 1, 50) == 0) continue;
+      if (terminal_ && poll(&input, 1, 50) <= 0) continue;
       char bytes[4096];
       const auto count = read(STDIN_FILENO, bytes, sizeof bytes);
       if (count > 0) {
