@@ -59,7 +59,7 @@ std::atomic<bool> interrupted = false;
 void handle_interrupts() {
   struct sigaction action {};
   action.sa_handler = [](int) { interrupted = true; };
-  sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: reading a line must notice
+  sigaction(SIGINT, &action, nullptr);
 }
 
 /// Writes an answer as it comes: reasoning dimmed, calls of tools in brackets.
@@ -93,7 +93,8 @@ class Chat {
         model_(cli::load_model<P>(ctx_, args[0], cli::read_weight_options(args), loading_.options())),
         known_{model_.make_cache({args.number<dsv3::Index>("--context", std::min<dsv3::Index>(config.max_position_embeddings, 16384), 16,
                                                            dsv3::Index{1} << 24)})} {
-    if (text_.unknown_template) throw dsv3::Error(std::string(args[0]) + ": " + cli::TextModel::unknown_template_message());
+    if (text_.chat_template == cli::TextModel::Template::unknown)
+      throw dsv3::Error(std::string(args[0]) + ": " + cli::TextModel::unknown_template_message());
     thinking_ = args.has("--thinking");
     request_.max_new_tokens = args.number<dsv3::Index>("--max-new", 2048, 1, 1 << 24);
     const auto defaults = dsv3::io::read_generation_config(args[0], config);
@@ -106,7 +107,8 @@ class Chat {
     if (options_.depth > 0 && model_.mtp_modules() == 0) throw cli::UsageError("--drafts: this checkpoint has no MTP modules");
     system_ = args.value("--system").value_or("");
     clear();
-    if (!text_.has_template) std::cerr << "no chat template: the conversation is plain lines, an answer ends with an empty one\n";
+    if (text_.chat_template == cli::TextModel::Template::none)
+      std::cerr << "no chat template: the conversation is plain lines, an answer ends with an empty one\n";
   }
 
   void run() {

@@ -56,7 +56,7 @@ class TypingMode {
     struct sigaction now, action{};
     sigaction(signal, nullptr, &now);
     if (now.sa_handler == SIG_IGN) return;  // by nohup, for instance
-    action.sa_handler = handler;            // without SA_RESTART: reading must notice
+    action.sa_handler = handler;
     sigaction(signal, &action, nullptr);
     handled_.emplace_back(signal, now);
   }
@@ -205,15 +205,18 @@ class EditedLines {
         return true;
       }
       held_.erase(0, std::exchange(at_, 0));
+      if (interrupted_.exchange(false)) {
+        held_ += '\003';
+        continue;
+      }
       if (std::exchange(TypingMode::redraw, 0)) redraw();
+      if (!input_is_ready()) continue;
       char bytes[65536];
       const auto count = read(STDIN_FILENO, bytes, sizeof bytes);
       if (count > 0)
         held_.append(bytes, static_cast<std::size_t>(count));
       else if (count == 0 || errno != EINTR)
         return false;
-      else if (interrupted_.exchange(false))
-        held_ += '\003';
     }
   }
 

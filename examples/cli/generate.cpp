@@ -1,6 +1,4 @@
 // dsv3-generate: continues text, or token ids, with a checkpoint.
-#include <unistd.h>
-
 #include <chrono>
 #include <filesystem>
 #include <iterator>
@@ -11,6 +9,7 @@
 #include "dsv3/io/text_bounds.hpp"
 #include "dsv3/io/tokenizer.hpp"
 #include "dsv3/io/utf8_stream.hpp"
+#include "loading.hpp"
 #include "policy.hpp"
 #include "sampling.hpp"
 #include "weights.hpp"
@@ -59,18 +58,15 @@ template <class P>
 void generate(const cli::Args& args) {
   const auto executor = cli::make_executor(args.threads());
   dsv3::Context ctx(executor);
-  const bool progress = isatty(STDERR_FILENO), json = args.has("--json");
+  const bool json = args.has("--json");
   std::optional<dsv3::io::Tokenizer> tokenizer;
   std::string prompt;
   if (!args.has("--ids")) {
     prompt = read_prompt(args);
     tokenizer = dsv3::io::Tokenizer::open(args[0]);
   }
-  const auto model =
-      cli::load_model<P>(ctx, args[0], cli::read_weight_options(args), {.progress = [&](dsv3::Index bound, dsv3::Index total) {
-                           if (progress && (bound % 512 == 0 || bound == total))
-                             std::cerr << "\rloading " << bound << " of " << total << (bound == total ? " tensors\n" : "") << std::flush;
-                         }});
+  cli::Loading loading(args[0]);
+  const auto model = cli::load_model<P>(ctx, args[0], cli::read_weight_options(args), loading.options());
   dsv3::Request request{
       .prompt = tokenizer ? dsv3::io::begin_text(dsv3::io::read_begin(args[0], model.config(), *tokenizer), tokenizer->encode(prompt))
                           : cli::parse_ids(*args.value("--ids"), "--ids"),

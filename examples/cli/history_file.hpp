@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dsv3/core/error.hpp"
+#include "dsv3/io/atomic_file.hpp"
 
 namespace cli::inline DSV3_ISA {
 
@@ -51,11 +52,9 @@ class HistoryFile {
     }
     if (lines.size() > most_entries) {
       lines.erase(lines.begin(), lines.end() - most_entries);
-      std::string text;
-      for (const auto& line : lines) text += line + '\n';
-      const std::string beside = path_.string() + ".new" + std::to_string(getpid());
-      write(beside, O_TRUNC, text);
-      dsv3::require(std::rename(beside.c_str(), path_.c_str()) == 0, path_.string(), ": cannot replace: ", std::strerror(errno));
+      dsv3::io::AtomicFile file(path_, private_mode);
+      for (const auto& line : lines) file.write(line + '\n');
+      file.commit();
     }
     for (auto& line : lines) line = unescaped(line);
     return lines;
@@ -67,7 +66,7 @@ class HistoryFile {
     std::error_code none;  // writing tells what is wrong
     std::filesystem::create_directories(path_.parent_path(), none);
     const Lock lock(path_);
-    write(path_.string(), O_APPEND, escaped(entry) + '\n');
+    append(escaped(entry) + '\n');
   }
 
  private:
@@ -89,12 +88,12 @@ class HistoryFile {
     int folder_;
   };
 
-  static void write(const std::string& path, int how, const std::string& text) {
-    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0600);
+  void append(const std::string& text) const {
+    const int file = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND, private_mode);
     const bool written = file >= 0 && ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
     const int error = errno;
     if (file >= 0) close(file);
-    dsv3::require(written, path, ": cannot write: ", std::strerror(error));
+    dsv3::require(written, path_.string(), ": cannot write: ", std::strerror(error));
   }
 
   static std::string escaped(std::string_view text) {
@@ -112,6 +111,8 @@ class HistoryFile {
     }
     return text;
   }
+
+  static constexpr mode_t private_mode = 0600;
 
   std::filesystem::path path_;
 };

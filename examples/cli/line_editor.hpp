@@ -20,7 +20,7 @@ namespace cli::inline DSV3_ISA {
 
 class LineEditor {
  public:
-  /// `interrupted`: a handler of SIGINT without SA_RESTART sets it. `words`: what Tab completes.
+  /// `interrupted`: a handler of SIGINT sets it. `words`: what Tab completes.
   LineEditor(std::atomic<bool>& interrupted, [[maybe_unused]] std::vector<std::string> words, [[maybe_unused]] HistoryFile history)
       : plain_(interrupted) {
 #ifdef DSV3_LIBEDIT

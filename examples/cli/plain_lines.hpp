@@ -20,6 +20,13 @@ struct LineRead {
   std::string line;                       ///< without its newline
 };
 
+/// Waits up to 50 ms for something to read on the terminal. A signal that comes before a call of read(), or to another thread, does not end
+/// that call: so who waits looks now and then at what handlers set.
+inline bool input_is_ready() {
+  pollfd input{STDIN_FILENO, POLLIN, 0};
+  return poll(&input, 1, 50) > 0;
+}
+
 class PlainLines {
  public:
   /// `interrupted`: a handler of SIGINT sets it.
@@ -45,9 +52,7 @@ class PlainLines {
         if (terminal_) std::cout << "\n(/exit ends the program)\n";
         return {LineRead::dropped, ""};
       }
-      // A signal may come before reading begins, or to another thread: it does not always end a call of read().
-      pollfd input{STDIN_FILENO, POLLIN, 0};
-      if (terminal_ && poll(&input, 1, 50) <= 0) continue;
+      if (terminal_ && !input_is_ready()) continue;
       char bytes[4096];
       const auto count = read(STDIN_FILENO, bytes, sizeof bytes);
       if (count > 0) {

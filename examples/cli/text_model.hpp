@@ -1,31 +1,45 @@
 // What programs that read and write text need of a checkpoint besides its weights: tokens, chat format, how a text begins.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cli.hpp"
 #include "dsv3/core/config.hpp"
+#include "dsv3/generate/chat.hpp"
 #include "dsv3/io/chat_template.hpp"
 #include "dsv3/io/text_bounds.hpp"
 #include "dsv3/io/tokenizer.hpp"
 
 namespace cli::inline DSV3_ISA {
 
-inline constexpr const char* format_names = "v3, r1-first, r1, v3-0324, r1-0528, v31 or plain";
+/// Values of --format.
+inline constexpr std::array<std::pair<const char*, dsv3::ChatFormat>, 7> formats{{{"v3", dsv3::ChatFormat::v3},
+                                                                                  {"r1-first", dsv3::ChatFormat::r1_first},
+                                                                                  {"r1", dsv3::ChatFormat::r1},
+                                                                                  {"v3-0324", dsv3::ChatFormat::v3_0324},
+                                                                                  {"r1-0528", dsv3::ChatFormat::r1_0528},
+                                                                                  {"v31", dsv3::ChatFormat::v31},
+                                                                                  {"plain", dsv3::ChatFormat::plain}}};
 
-/// One of format_names.
+/// Their names, for messages.
+inline std::string format_names() {
+  std::string names;
+  for (const auto& [name, format] : formats)
+    names += (names.empty() ? "" : name == formats.back().first ? " or " : ", ") + std::string(name);
+  return names;
+}
+
 inline dsv3::ChatFormat parse_format(const std::string& name) {
-  using enum dsv3::ChatFormat;
-  static const std::map<std::string, dsv3::ChatFormat> formats{
-      {"v3", v3}, {"r1-first", r1_first}, {"r1", r1}, {"v3-0324", v3_0324}, {"r1-0528", r1_0528}, {"v31", v31}, {"plain", plain}};
-  const auto found = formats.find(name);
-  if (found == formats.end()) throw UsageError("--format: expected " + std::string(format_names) + ", got '" + name + "'");
+  const auto found = std::ranges::find(formats, name, [](const auto& entry) { return entry.first; });
+  if (found == formats.end()) throw UsageError("--format: expected " + format_names() + ", got '" + name + "'");
   return found->second;
 }
 
@@ -33,17 +47,17 @@ inline dsv3::ChatFormat parse_format(const std::string& name) {
 class TextModel {
  public:
   /// `format`: instead of that of the folder's template; without either, conversations are plain lines. A template that is none of the
-  /// published ones leaves the choice to the caller: see `unknown_template`.
+  /// published ones leaves the choice to the caller: Template::unknown.
   TextModel(const std::filesystem::path& folder, const dsv3::Config& config, const std::optional<std::string>& format_name)
       : tokenizer(dsv3::io::Tokenizer::open(folder)), begin(dsv3::io::read_begin(folder, config, tokenizer)) {
     if (format_name)
       format = parse_format(*format_name);
     else if (const auto text = dsv3::io::read_chat_template(folder); !text)
-      has_template = false;
+      chat_template = Template::none;
     else if (const auto published = dsv3::io::chat_format(*text))
       format = *published;
     else
-      unknown_template = true;
+      chat_template = Template::unknown;
     texts_.resize(static_cast<std::size_t>(std::max<dsv3::Index>(tokenizer.vocab_size(), config.vocab_size)));
     for (int id = 0; id < tokenizer.vocab_size(); ++id) try {
         texts_[static_cast<std::size_t>(id)] = tokenizer.token_bytes(id);
@@ -71,15 +85,12 @@ class TextModel {
   dsv3::io::Tokenizer tokenizer;
   std::vector<int> begin;  ///< ids that every text begins with, mostly one or none
   dsv3::ChatFormat format = dsv3::ChatFormat::plain;
-  bool has_template = true;       ///< false: plain for want of a template
-  bool unknown_template = false;  ///< conversations would be rendered otherwise than the model expects
+  enum class Template { known, none, unknown } chat_template = Template::known;  ///< none: chats are plain lines
 
-  /// What to say where unknown_template is set.
+  /// What to say of Template::unknown: conversations would be rendered otherwise than the model expects.
   static std::string unknown_template_message() {
-    return "the checkpoint's chat template is none of the published ones that are known by their text; --format says which format its "
-           "chats "
-           "have: " +
-           std::string(format_names);
+    return "the checkpoint's chat template is none of the published ones that are known by their text; --format says what it is: " +
+           format_names();
   }
 
  private:

@@ -150,7 +150,7 @@ struct ChatPrompt {
 
 /// The conversation in tokens. With `continues`, its last message is the assistant's and is left open.
 ChatPrompt render(const Service& service, std::span<const dsv3::ChatMessage> messages, dsv3::ChatOptions options, bool continues) {
-  if (service.text.unknown_template)
+  if (service.text.chat_template == cli::TextModel::Template::unknown)
     throw ApiError(400, "Chats are not possible: " + cli::TextModel::unknown_template_message() + ".", {}, "unknown_chat_template");
   try {
     if (continues) options.add_generation_prompt = false;

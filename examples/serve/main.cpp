@@ -191,8 +191,11 @@ int DSV3_MAIN(int argc, char** argv) {
       service.call_texts = texts_with(sep);
     service.engine = serve::open_engine(folder, config, args.compute(), cli::read_weight_options(args), scheduler_options(args, config),
                                         args.threads(), [&](int id) { return text.text_of(id); });
-    if (!text.has_template) std::cerr << "dsv3-serve: no chat template: chats are plain lines, answers end with an empty one\n";
-    if (text.unknown_template) std::cerr << "dsv3-serve: chats are refused: " << cli::TextModel::unknown_template_message() << '\n';
+    using Template = cli::TextModel::Template;
+    if (text.chat_template == Template::none)
+      std::cerr << "dsv3-serve: no chat template: chats are plain lines, answers end with an empty one\n";
+    if (text.chat_template == Template::unknown)
+      std::cerr << "dsv3-serve: chats are refused: " << cli::TextModel::unknown_template_message() << '\n';
     say_what_there_is(service);
     serve_until_signal(args, service);
   });

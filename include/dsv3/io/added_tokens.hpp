@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "dsv3/core/error.hpp"
 #include "dsv3/io/regex.hpp"
+#include "dsv3/io/utf8.hpp"
 #include "dsv3/io/white_space.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {

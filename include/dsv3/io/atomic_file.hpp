@@ -26,16 +26,16 @@ namespace dsv3::inline DSV3_ISA::io {
 /// A file being written. Destroyed before commit(), as by an exception, it leaves nothing behind.
 class AtomicFile {
  public:
-  /// Creates the temporary file beside `target`.
+  /// Creates the temporary file beside `target`; `mode` less the process's umask says who may read it.
   ///
   /// Throws: Error if the folder is missing or may not be written to.
-  explicit AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
+  explicit AtomicFile(std::filesystem::path target, mode_t mode = 0666) : target_(std::move(target)) {
     const auto name = target_.filename().string();
     require(!name.empty() && name != "." && name != "..", target_.string(), ": expected the name of a file to write");
     std::random_device random;
     do {  // not mkstemp, which would let only the owner read the file
       temporary_ = target_.parent_path() / ("." + name + '.' + std::to_string(random()) + ".tmp");
-      file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     } while (file_ < 0 && errno == EEXIST);
     if (file_ < 0) wrong("cannot create a file in its folder");
   }

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <utility>
 
-#include "dsv3/generate/chat.hpp"
+#include "dsv3/generate/chat_format.hpp"
 #include "dsv3/io/json.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
@@ -33,8 +33,8 @@ inline std::string canonical_template(std::string_view text) {
     const char c = text[i];
     const std::string_view rest = text.substr(i);
     if (quote != '\0') {
-      if (rest.starts_with("\\n")) {
-        out += '\n';
+      if (c == '\\' && rest.size() > 1) {  // an escaped quote does not end the string
+        out += rest[1] == 'n' ? "\n" : std::string(rest.substr(0, 2));
         ++i;
       } else {
         out += c;

@@ -29,7 +29,7 @@ inline std::optional<ToolCall> parse_json_call(std::string_view text) {
 
 /// What ChatParser wants to know of a format.
 inline CallSyntax call_syntax(ChatFormat format) {
-  return format == ChatFormat::plain ? CallSyntax{"", "<tool_call>", "</tool_call>", "", parse_json_call} : CallSyntax{};
+  return format == ChatFormat::plain ? CallSyntax{"", chat::json_call, chat::end_json_call, "", parse_json_call} : CallSyntax{};
 }
 
 }  // namespace dsv3::inline DSV3_ISA::io

@@ -110,23 +110,6 @@ inline void decompose(char32_t c, std::vector<ClassedCharacter>& out) {
   if (parts->second != 0) decompose(parts->second, out);
 }
 
-inline void append_utf8(std::string& text, char32_t c) {
-  const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
-  const auto rest = [&](unsigned shift) { put(0x80 | (c >> shift & 0x3F)); };
-  if (c < 0x80) return put(c);
-  if (c < 0x800) {
-    put(0xC0 | c >> 6);
-  } else if (c < 0x10000) {
-    put(0xE0 | c >> 12);
-    rest(6);
-  } else {
-    put(0xF0 | c >> 18);
-    rest(12);
-    rest(6);
-  }
-  rest(0);
-}
-
 }  // namespace detail
 
 /// `text`, valid UTF-8, in normal form C if `compose`, else in form D.
@@ -170,7 +153,7 @@ inline std::string normal_form(std::string_view text, bool compose) {
   }
   std::string out;
   out.reserve(text.size());
-  for (const auto& c : characters) detail::append_utf8(out, c.code);
+  for (const auto& c : characters) append_utf8(out, c.code);
   return out;
 }
 

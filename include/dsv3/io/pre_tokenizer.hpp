@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -159,7 +160,7 @@ class PreTokenizer {
   }
 
   std::vector<Splitter> steps_;
-  std::size_t prefix_space_before_ = static_cast<std::size_t>(-1);  // number of a step, or of steps; -1 for none
+  std::optional<std::size_t> prefix_space_before_;  // the number of a step, or of steps: before the last piece is handed on
   bool is_byte_level_ = false;
 };
 

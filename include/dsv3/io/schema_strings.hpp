@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dsv3/core/error.hpp"
+#include "dsv3/io/utf8.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
@@ -190,16 +191,11 @@ class PatternParser {
 
   /// Takes one character of UTF-8.
   std::uint32_t character() {
-    const auto byte = [&] { return static_cast<std::uint32_t>(static_cast<unsigned char>(text_[at_])); };
-    const std::uint32_t lead = byte();
-    const int length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    std::uint32_t c = length == 1 ? lead : lead & (0xFFu >> (length + 1));
-    ++at_;
-    for (int i = 1; i < length; ++i, ++at_) {
-      if (!more() || (byte() & 0xC0) != 0x80) wrong("UTF-8");
-      c = c << 6 | (byte() & 0x3F);
-    }
-    return c;
+    const std::string_view rest = std::string_view(text_).substr(at_);
+    const Utf8Sequence sequence = utf8_sequence(rest);
+    if (sequence.kind != Utf8Sequence::complete) wrong("UTF-8");
+    at_ += sequence.length;
+    return utf8_code_point(rest.substr(0, sequence.length));
   }
 
   /// One of the characters, as JSON writes it: some need a backslash.

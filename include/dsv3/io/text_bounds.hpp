@@ -16,7 +16,6 @@
 #include "dsv3/core/error.hpp"
 #include "dsv3/io/json.hpp"
 #include "dsv3/io/json_fields.hpp"
-#include "dsv3/io/tokenizer.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 
@@ -110,11 +109,13 @@ inline GenerationConfig read_generation_config(const std::filesystem::path& fold
   return g;
 }
 
-/// The ids that begin every text; `tokenizer` is that of `folder`. An add_bos_token in tokenizer_config.json counts before the
+/// The ids that begin every text; `tokenizer`, an io::Tokenizer, is that of `folder`. (A template, for readers of config.json include this
+/// header and shall not need PCRE2.) An add_bos_token in tokenizer_config.json counts before the
 /// post-processor, as transformers' tokenizer classes write the one by the other.
 ///
 /// Throws: Error naming file and field.
-inline std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config, const Tokenizer& tokenizer) {
+template <class Tokenizer>
+std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config, const Tokenizer& tokenizer) {
   const auto settings_file = folder / "tokenizer_config.json";
   const auto settings = detail::read_settings(settings_file);
   const Fields fields(settings, settings_file.string());

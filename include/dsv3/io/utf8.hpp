@@ -47,6 +47,24 @@ inline char32_t utf8_code_point(std::string_view sequence) {
   return code;
 }
 
+/// Appends the UTF-8 of a code point.
+inline void append_utf8(std::string& text, char32_t c) {
+  const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
+  const auto rest = [&](unsigned shift) { put(0x80 | (c >> shift & 0x3F)); };
+  if (c < 0x80) return put(c);
+  if (c < 0x800) {
+    put(0xC0 | c >> 6);
+  } else if (c < 0x10000) {
+    put(0xE0 | c >> 12);
+    rest(6);
+  } else {
+    put(0xF0 | c >> 18);
+    rest(12);
+    rest(6);
+  }
+  rest(0);
+}
+
 /// The number of bytes of `text` before the first invalid or cut sequence; text.size() if there is none.
 inline std::size_t valid_utf8_prefix(std::string_view text) {
   std::size_t at = 0;

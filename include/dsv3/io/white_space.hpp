@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <string_view>
 
-#include "dsv3/core/error.hpp"
+#include "dsv3/core/isa.hpp"
 
 namespace dsv3::inline DSV3_ISA::io {
 

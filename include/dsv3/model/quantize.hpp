@@ -22,7 +22,7 @@ void quantize_fp8(Context& ctx, Model<P>& model, ScaleFormat format = ScaleForma
       if (!chosen(name) || is_fp8(parameter.view)) return;
       try {
         const auto quantized = visit_weight(parameter.view, [&](const auto& stored) {
-          return std::make_shared<const Fp8Matrix>(requantize_fp8<typename P::Arch>(ctx, stored, format));
+          return std::make_shared<const Fp8Matrix>(quantize_stored_fp8<typename P::Arch>(ctx, stored, format));
         });
         parameter.view = quantized->view();
         model.keep(quantized);

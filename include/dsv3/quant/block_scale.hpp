@@ -83,7 +83,7 @@ inline Fp8Matrix quantize_fp8(ConstMatrixView<float> w, ScaleFormat format = Sca
 /// The same of stored weights, without a copy of all of them in float32: by bands of 128 rows, which the workers share.
 /// Throws: as above.
 template <class Arch, class Stored>
-Fp8Matrix requantize_fp8(Context& ctx, const Stored& w, ScaleFormat format) {
+Fp8Matrix quantize_stored_fp8(Context& ctx, const Stored& w, ScaleFormat format) {
   constexpr Index block = detail::quantized_block;
   Fp8Matrix q = detail::fp8_matrix(w.rows, w.cols);
   ctx.parallel_for(q.scales.rows(), w.rows * w.cols, [&](Index i, int) {
