@@ -256,7 +256,7 @@ checkpoint, and rounds and packs float32 activations within its time. Weights of
 huge pages and are aligned to cache lines, as in a model.
 
 {onednn_table()}""")
-    parts += [curve_table(), training_table()]
+    parts += [curve_table(), training_table(), serving_table()]
     return "\n".join(parts)
 
 
@@ -303,6 +303,20 @@ def training_table():
 at Moonlight's true width, one dense and one sparse, vocabulary 8,192, 1,024 tokens. Needed: weights, gradients and both moments.
 
 {table(["case", "arithmetic", "threads", "s a step", "tokens/s", "GFLOP/s", "of the peak", "needed, GB", "largest resident set, GB"], rows)}"""
+
+
+def serving_table():
+    figures = load("serve")
+    if not figures:
+        return ""
+    one = figures[0]["tokens_per_second"]
+    rows = [[str(f["clients"]), f"{f['tokens_per_second']:,.0f}", f"{f['tokens_per_second'] / one:.2f}"] for f in figures]
+    return f"""## Serving
+
+`build/report/bin/dsv3-bench-serve` asks dsv3-serve, with its defaults and the embedded model, for streamed answers of 200 tokens. All clients are one
+thread, on the same processors as the server.
+
+{table(["clients", "tokens/s", "x 1"], rows)}"""
 
 
 def kind():

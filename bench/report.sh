@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the benchmarks for this machine, runs them (about ten minutes; nothing else should run), writes the page of its kind of processor
 # under docs/performance, and updates the list of pages, docs/performance.md: sh bench/report.sh. An argument runs one part only: build,
-# kernels, models, curves, training, write.
+# kernels, models, curves, training, serving, write.
 # DSV3_REPORT_BUILD: the build folder (build/report).
 set -eu
 . "$(dirname -- "$0")/../cmake/setup.sh"
@@ -13,13 +13,13 @@ configure() {
   folder=$1
   shift
   quietly cmake -S "$root" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE='-O3 -DNDEBUG' \
-    -DDSV3_BUILD_TESTS=OFF -DDSV3_BUILD_EXAMPLES=OFF -DDSV3_BUILD_BENCHMARKS=ON "$@"
+    -DDSV3_BUILD_TESTS=OFF -DDSV3_BUILD_BENCHMARKS=ON "$@"
 }
 
 build() {
   install_missing bench
   configure "$build" -DDSV3_NATIVE=ON
-  quietly cmake --build "$build" --target dsv3-bench dsv3-bench-kernels dsv3-bench-onednn dsv3-bench-training
+  quietly cmake --build "$build" --target dsv3-bench dsv3-bench-kernels dsv3-bench-onednn dsv3-bench-training dsv3-bench-serve dsv3-serve
   if grep -qw avx2 /proc/cpuinfo; then
     configure "$build/avx2" -DCMAKE_CXX_FLAGS=-march=x86-64-v3
     quietly cmake --build "$build/avx2" --target dsv3-bench-kernels
@@ -94,6 +94,21 @@ training() {
   done
 }
 
+# Throughput of dsv3-serve with the embedded model, for 1 to 32 clients.
+serving() {
+  mkdir -p "$results"
+  "$build/bin/dsv3-serve" "$root/examples/models/shakespeare" --port 0 >"$results/serve.txt" 2>&1 &
+  server=$!
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    grep -q '^serving' "$results/serve.txt" && break
+    sleep 1
+  done
+  port=$(sed -n 's|^serving .*:\([0-9]*\)$|\1|p' "$results/serve.txt")
+  "$build/bin/dsv3-bench-serve" --port "$port" --json "$results/serve.json" >&2 || fail "dsv3-bench-serve failed"
+  kill "$server"
+  wait "$server" || fail "dsv3-serve failed: $(cat "$results/serve.txt")"
+}
+
 write() {
   python3 -B "$root/bench/report.py" "$results" "$root/docs"
 }
@@ -101,14 +116,15 @@ write() {
 part=${1:-all}
 [ $# -eq 0 ] || shift
 case $part in
-  build | kernels | models | curves | training | write) "$part" "$@" ;;
+  build | kernels | models | curves | training | serving | write) "$part" "$@" ;;
   all)
     build
     kernels
     models
     curves
     training
+    serving
     write
     ;;
-  *) fail "usage: sh bench/report.sh [build | kernels | models [NAME...] | curves | training | write]" ;;
+  *) fail "usage: sh bench/report.sh [build | kernels | models [NAME...] | curves | training | serving | write]" ;;
 esac
