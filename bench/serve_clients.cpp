@@ -16,7 +16,8 @@
 namespace {
 
 constexpr const char* usage =
-    "usage: dsv3-bench-serve --port P [options]\n"
+    "usage: dsv3-bench-serve --port P [options]\n\n"
+    "Asks dsv3-serve, on port P with the embedded model.\n"
     "  --clients LIST   clients at once (default 1,8,32); each asks for one streamed answer after another\n"
     "  --answers N      of each client (default 4)\n"
     "  --tokens N       of an answer (default 200)\n"
@@ -33,7 +34,7 @@ class Client {
     dsv3::require(socket_ >= 0 && ::connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0, "cannot connect to 127.0.0.1 port ",
                   port, ": ", std::strerror(errno));
     const std::string body =
-        R"({"prompt": "ROMEO:\n", "stream": true, "stream_options": {"include_usage": true}, "ignore_eos": true, "max_tokens": )" +
+        R"({"model": "shakespeare", "prompt": "ROMEO:\n", "stream": true, "stream_options": {"include_usage": true}, "ignore_eos": true, "max_tokens": )" +
         std::to_string(tokens) + R"(, "temperature": 0.8, "seed": )" + std::to_string(seed) + "}";
     request_ = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: " +
                std::to_string(body.size()) + "\r\n\r\n" + body;

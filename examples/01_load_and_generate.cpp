@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   const auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);  // maps the files: nothing is converted or copied
   auto cache = model.make_cache({.max_tokens = 512});
 
-  dsv3::OpenMP threads;
+  dsv3::ThreadPool threads;
   dsv3::Context ctx(threads);
   dsv3::generate(ctx, model, cache, tokenizer.encode(argv[2]), {.max_new_tokens = 40}, [&](int id) {
     const auto text = tokenizer.token_bytes(id);

@@ -10,7 +10,7 @@
 int main(int argc, char** argv) try {
   if (argc != 3) return std::fprintf(stderr, "usage: %s DIR OUT\n", argv[0]), 2;
   dsv3::io::with_policy(dsv3::io::read_config(argv[1]), [&]<class P>(P) {
-    dsv3::OpenMP threads;
+    dsv3::ThreadPool threads;
     dsv3::Context ctx(threads);
     auto model = dsv3::io::load<P>(argv[1]);
     dsv3::quantize_fp8(ctx, model);

@@ -2,7 +2,7 @@
 #include <chrono>
 #include <cstdio>
 
-#include "dsv3/core/openmp.hpp"
+#include "dsv3/core/thread_pool.hpp"
 #include "dsv3/generate/complete.hpp"
 #include "dsv3/io/load.hpp"
 #include "dsv3/io/tokenizer.hpp"
@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   const auto model = dsv3::io::load<dsv3::DeepSeekV3>(folder);
   const auto bytes = [&](int id) { return tokenizer.token_bytes(id); };
 
-  dsv3::OpenMP threads;
+  dsv3::ThreadPool threads;
   dsv3::Context ctx(threads);
   std::string plain;
   for (const dsv3::Index depth : {0, 1, 2, 3}) {  // this checkpoint has one module: beyond, it is used again

@@ -1,7 +1,7 @@
 // Continues many prompts at once: they share every pass over the weights.   usage: 07_batch_of_prompts DIR TEXT...
 #include <cstdio>
 
-#include "dsv3/core/openmp.hpp"
+#include "dsv3/core/thread_pool.hpp"
 #include "dsv3/generate/scheduler.hpp"
 #include "dsv3/io/load.hpp"
 #include "dsv3/io/tokenizer.hpp"
@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     };
     if (!scheduler.submit(request, add)) std::fprintf(stderr, "no room in the queue for prompt %zu\n", i);
   }
-  dsv3::OpenMP threads;
+  dsv3::ThreadPool threads;
   dsv3::Context ctx(threads);
   while (scheduler.step(ctx)) {
   }

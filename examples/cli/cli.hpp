@@ -14,10 +14,8 @@
 #include <vector>
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/core/thread_pool.hpp"
 #include "dsv3/version.hpp"
-#ifdef _OPENMP
-#include "dsv3/core/openmp.hpp"
-#endif
 
 /// What a program calls its main function: main, or program() of a level if it is compiled for several (dispatched.cpp).
 #ifdef DSV3_LEVEL
@@ -31,13 +29,8 @@ int program(int argc, char** argv);
 
 namespace cli::inline DSV3_ISA {
 
-#ifdef _OPENMP
-using Executor = dsv3::OpenMP;
+using Executor = dsv3::ThreadPool;
 inline Executor make_executor(std::optional<int> threads) { return threads ? Executor(*threads) : Executor(); }
-#else
-using Executor = dsv3::Serial;
-inline Executor make_executor(std::optional<int>) { return {}; }
-#endif
 
 /// The arguments do not make sense; the message says which.
 struct UsageError : std::runtime_error {

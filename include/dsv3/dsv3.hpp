@@ -7,6 +7,7 @@
 #ifdef _OPENMP
 #include "dsv3/core/openmp.hpp"
 #endif
+#include "dsv3/core/thread_pool.hpp"
 #include "dsv3/kernels/linear.hpp"
 #include "dsv3/model/count.hpp"
 #include "dsv3/model/generate.hpp"

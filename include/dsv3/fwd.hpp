@@ -8,6 +8,7 @@ namespace dsv3::inline DSV3_ISA {
 class Context;
 class Error;
 class OpenMP;
+class ThreadPool;
 struct Config;
 struct DeepSeekV2;
 struct DeepSeekV3;

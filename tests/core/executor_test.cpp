@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dsv3/core/context.hpp"
+#include "dsv3/core/thread_pool.hpp"
 #include "support/oracle.hpp"
 #include "support/threads.hpp"
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr Index plenty = Index{1} << 40;  // of work: worth waking threads for
 
-static_assert(Executor<Serial> && Executor<test::Threads> && !Executor<int>);
+static_assert(Executor<Serial> && Executor<ThreadPool> && Executor<test::Threads> && !Executor<int>);
 
 /// Each task runs once, under a worker number that no other task has at the same time.
 template <class E>
@@ -98,6 +99,47 @@ TEST_CASE("loops with little work stay on the calling thread") {
   int elsewhere = 0;
   ctx.parallel_for(20, 100, [&](Index, int worker) { elsewhere += worker != 0 || std::this_thread::get_id() != caller; });
   CHECK(elsewhere == 0);
+}
+
+TEST_CASE("a thread pool") {
+  for (const int n : {1, 2, 3, 7}) {
+    ThreadPool pool(n);
+    CHECK(pool.workers() == n);
+    check_executor(pool);
+  }
+  CHECK(ThreadPool().workers() >= 1);
+  CHECK_THROWS_WITH_AS(ThreadPool(0), "ThreadPool: expected at least 1 thread, got 0", Error);
+}
+
+TEST_CASE("a thread pool runs each task of many short loops once, whether its threads are awake or asleep") {
+  ThreadPool pool(3);
+  Context ctx(pool, /*worth_waking=*/0);
+  std::atomic<Index> sum = 0;
+  Index expected = 0;
+  for (Index loop = 0; loop < 20'000; ++loop) {
+    const Index tasks = 1 + loop % 5;
+    ctx.parallel_for(tasks, plenty, [&](Index task, int) { sum += loop * task; });
+    expected += loop * tasks * (tasks - 1) / 2;
+    if (loop % 4000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(sum == expected);
+}
+
+TEST_CASE("contexts of several threads, and of tasks, may share a thread pool") {
+  ThreadPool pool(3);
+  std::atomic<int> ran = 0;
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([&] {
+      Context ctx(pool, /*worth_waking=*/0);
+      for (int loop = 0; loop < 50; ++loop)
+        ctx.parallel_for(4, plenty, [&](Index, int) {
+          Context inner(pool, 0);
+          inner.parallel_for(3, plenty, [&](Index, int) { ++ran; });
+        });
+    });
+  for (auto& t : callers) t.join();
+  CHECK(ran == 4 * 50 * 4 * 3);
 }
 
 #ifdef _OPENMP

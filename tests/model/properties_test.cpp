@@ -16,6 +16,10 @@ struct RoundedActivations : DeepSeekV3 {
   using Compute = compute::Fp8Activations<>;
 };
 
+struct Normed : DeepSeekV3 {
+  static constexpr MtpOutput mtp_output = MtpOutput::after_head_norm;
+};
+
 struct Before : DeepSeekV3 {
   static constexpr MtpInput mtp_input = MtpInput::before_final_norm;
 };
@@ -161,6 +165,28 @@ void check_ragged_batch(Context& ctx, const Model<P>& model,
 }
 
 }  // namespace
+
+TEST_CASE("an MTP module hands on its block's output, or what shared_head.norm gives of it (spec T6)") {
+  Context ctx;
+  const auto model = io::load(golden + "v3-tiny");
+  const auto normed_model = io::load<Normed>(golden + "v3-tiny");
+  REQUIRE(model.mtp_modules() == 2);
+  const Prompt prompt = make_prompt(model, 7);
+  const Outputs plain = whole(ctx, model, prompt), normed = whole(ctx, normed_model, prompt);
+  CHECK(same_bits(plain.logits[1], normed.logits[1]));
+  Matrix<float> h(7, model.config().hidden_size), scores(7, model.config().vocab_size);
+  model.mtp(0).finish(ctx, view(plain.states[1]), view(h));
+  CHECK(same_bits(h, normed.states[1]));
+  auto cache = model.make_cache({9});
+  const typename Model<>::Sequence sequence{prompt.part(0, 7), &cache};
+  Matrix<float> main(7, model.config().hidden_size);
+  model.forward(ctx, {&sequence, 1}, view(main));
+  const typename Model<>::Sequence later{prompt.part(2, 7), &cache};
+  model.mtp_forward(ctx, 1, {&later, 1}, view(h), view(h));
+  model.mtp_logits(ctx, 1, view(h), view(scores));
+  CHECK(same_bits(scores, normed.logits[2]));
+  CHECK_FALSE(same_bits(scores, plain.logits[2]));
+}
 
 TEST_CASE("a prompt in chunks, or token by token, gives the bits of the whole") {
   Context ctx;

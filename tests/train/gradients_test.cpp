@@ -1,6 +1,7 @@
 // Gradients of whole models against PyTorch's (float64, rounded to float32), name by name.
 #include <filesystem>
 #include "dsv3/train/backpropagation.hpp"
+#include "dsv3/train/grad_check.hpp"
 
 #include "support/checkpoint.hpp"
 #include "support/threads.hpp"
@@ -135,6 +136,43 @@ TEST_CASE("MTP losses, with the embedding and the head shared (spec T3-T6)") {
   const double worst = worst_error(run.parameters, run.gradients, reference);
   MESSAGE("worst relative error ", worst);
   CHECK(worst < 2e-4);
+}
+
+namespace {
+struct AfterHeadNorm : DeepSeekV3 {
+  static constexpr MtpOutput mtp_output = MtpOutput::after_head_norm;
+};
+}  // namespace
+
+TEST_CASE("gradients flow through shared_head.norm if it is what the next depth gets (spec T6)") {
+  const auto ids = Reference(golden_train + "v3-tiny/gradients.safetensors").ints("input_ids");
+  const auto samples = samples_of(ids);
+  auto model = io::load<AfterHeadNorm>(golden + "v3-tiny");
+  const train::Objective objective{0.3};
+  Run<AfterHeadNorm> run(model, samples, objective, 2);
+  int checked = 0;
+  for (const auto& p : run.parameters.list()) {
+    if (p.name.find("shared_head.norm") == p.name.npos) continue;
+    const auto in = [&](train::Arena& arena) { return std::span(arena.data() + p.offset, static_cast<std::size_t>(p.size())); };
+    const auto check = train::check_gradient(
+        in(run.parameters.values()), in(run.gradients.values()),
+        [&] {
+          Context ctx;
+          run.parameters.refresh();
+          train::Gradients<AfterHeadNorm> unused(run.parameters);
+          train::Backpropagation<AfterHeadNorm> passes(model);
+          return train::losses(passes.accumulate(ctx, samples, run.counts, objective, unused), run.counts, objective).total;
+        },
+        1, 1e-3);
+    CAPTURE(p.name);
+    CAPTURE(check.analytic);
+    CAPTURE(check.numeric);
+    CAPTURE(check.uncertainty);
+    CHECK(check.agrees());
+    CHECK(check.uncertainty < 0.05 * std::abs(check.numeric));
+    ++checked;
+  }
+  CHECK(checked == 2);
 }
 
 TEST_CASE("the balance loss reaches all layers below (spec T8-T10)") {

@@ -1,6 +1,6 @@
 // Floor 0. What runs the tasks of a parallel loop: the Executor concept and the serial executor.
 //
-// Any type that models the concept can be injected (core/openmp.hpp is one). The library starts no thread of its own.
+// Any type that models the concept can be injected. The library starts no threads but those of a ThreadPool (core/thread_pool.hpp).
 #pragma once
 
 #include <concepts>

@@ -27,10 +27,18 @@ void fill_left(ConstMatrixView<T> x, std::uint16_t* tiles, Index stride) {
   }
 }
 
-/// Writes x [up to 64, V] as a right operand, padded with zeros: tile (j, s) holds rows [32 s, 32 s + 32) and 16 columns, and each pair of
-/// tiles j (0 and 1, 2 and 3, ...) holds 32 columns in the order of interleaved(). The first `hidden` rows are replaced by zeros.
+/// Prefetches `cols` columns of `rows` rows into L2.
 template <class T>
-void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
+[[gnu::always_inline]] inline void prefetch_rows(const T* x, Index rows, Index cols, Index stride) {
+  for (Index i = 0; i < rows; ++i, x += stride)
+    for (Index c = 0; c < cols; c += 64 / Index{sizeof(T)}) simd::prefetch<2>(x, c);
+}
+
+/// Writes x [up to 64, V] as a right operand, padded with zeros: tile (j, s) holds rows [32 s, 32 s + 32) and 16 columns, and each pair of
+/// tiles j (0 and 1, 2 and 3, ...) holds 32 columns in the order of interleaved(). The first `hidden` rows are replaced by zeros. `next`, if
+/// not null, has the same columns of the block after x, with the same stride: it is prefetched.
+template <class T>
+void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0, const T* next = nullptr) {
   const auto load = [](const T* p) {
     if constexpr (sizeof(T) == 2)
       return _mm512_loadu_si512(p);
@@ -46,6 +54,7 @@ void fill_right(ConstMatrixView<T> x, std::uint16_t* tiles, Index hidden = 0) {
     std::uint16_t* out = tiles + i / depth * tile + i % depth * side;
     const T *even = x.data() + i * x.outerStride(), *odd = even + x.outerStride();
     const bool both = i >= hidden && i + 1 < x.rows();
+    if (next != nullptr) prefetch_rows(next + i * x.outerStride(), 2, x.cols(), x.outerStride());
     if (both)
       for (Index c = 0; c < whole; c += depth, out += 4 * tile) put(out, load(even + c), load(odd + c));
     for (Index c = both ? whole : 0; c < x.cols(); c += depth, out += 4 * tile)

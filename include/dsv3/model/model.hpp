@@ -99,6 +99,7 @@ class Model {
 
   /// MTP module k (from 0) on the next positions of its sequences: ids are the tokens k + 1 places after those positions, h [sum of ids, W]
   /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, W] this depth's states, overwritten; it may be h.
+  /// States are those before or after shared_head.norm, as P::mtp_output says.
   /// Throws: as forward(), and if there is no such module.
   template <Tape T = NoTape>
   void mtp_forward(Context& ctx, Index k, std::span<const Sequence> batch, ConstMatrixView<float> h, MatrixView<float> out, T& tape) const;
@@ -107,7 +108,8 @@ class Model {
     mtp_forward(ctx, k, batch, h, out, none);
   }
 
-  /// The same for texts without caches: text i is the tokens k + 1 places after those of the states h.
+  /// The same for texts without caches: text i is the tokens k + 1 places after those of the states h. `out` is the block's output,
+  /// whatever P::mtp_output says.
   template <Tape T>
   void mtp_forward_texts(Context& ctx, Index k, std::span<const std::span<const int>> texts, ConstMatrixView<float> h,
                          MatrixView<float> out, T& tape) const;
@@ -115,6 +117,7 @@ class Model {
   /// logits [T, S] of the token k + 2 places after each row of h [T, W], rows of mtp_forward(k)'s result.
   void mtp_logits(Context& ctx, Index k, ConstMatrixView<float> h, MatrixView<float> logits) const {
     check_logits(h, logits);
+    if (P::mtp_output == MtpOutput::after_head_norm) return multiply_head(ctx, h, logits);
     auto scope = ctx.scratch();
     auto x = scope.template matrix<float>(h.rows(), config_.hidden_size);
     mtp(k).finish(ctx, h, x);
@@ -200,6 +203,9 @@ Model<P>::Model(const Config& config)
       head_{config.tie_word_embeddings ? 0 : config.vocab_size, config.hidden_size} {
   require(width() >= config.hidden_size && Block::width(config) == width(), "Model: P::Residual has a stream of ", width(),
           " columns, P::Block works on ", Block::width(config), ", the hidden size is ", config.hidden_size);
+  require(P::mtp_output == MtpOutput::before_head_norm || width() == config.hidden_size,
+          "Model: P::mtp_output is after_head_norm, whose output has ", config.hidden_size, " columns, but P::Residual has a stream of ",
+          width());
   for (Index i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, i);
   for (Index k = 0; k < config.num_nextn_predict_layers; ++k) mtp_.emplace_back(config, config.num_hidden_layers + k);
 }
@@ -270,6 +276,7 @@ void Model<P>::mtp_forward(Context& ctx, Index k, std::span<const Sequence> batc
   pass.rows.layer = config_.num_hidden_layers + k;
   for (std::size_t i = 0; i < batch.size(); ++i) pass.segments[i].cache = &batch[i].cache->mtp_layer(k);
   run_mtp(ctx, k, pass.rows, h, out);
+  if (P::mtp_output == MtpOutput::after_head_norm) mtp(k).finish(ctx, out, out);
   for (const Sequence& s : batch) s.cache->advance_mtp(k, static_cast<Index>(s.ids.size()));
 }
 

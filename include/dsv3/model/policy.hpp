@@ -18,6 +18,10 @@ namespace dsv3::inline DSV3_ISA {
 /// The state from which MTP module 1 starts (spec A17): the main model's output after its final norm, or before it.
 enum class MtpInput { after_final_norm, before_final_norm };
 
+/// The state that an MTP module hands to the next depth (spec T6): its block's output before its shared_head.norm, or after it. With one
+/// module it matters only for drafts beyond the first.
+enum class MtpOutput { before_head_norm, after_head_norm };
+
 /// DeepSeek-V3 and all models made of the same parts (R1, V3.1, Moonlight, Kimi-K2, GLM-4.7-Flash).
 struct DeepSeekV3 {
   using Config = dsv3::Config;                ///< sizes and settings; a variant's own derives from dsv3::Config
@@ -30,6 +34,7 @@ struct DeepSeekV3 {
   using Router = router::SigmoidTopK;
   using Activation = kernels::SwiGlu;  ///< of gated networks
   static constexpr MtpInput mtp_input = MtpInput::after_final_norm;
+  static constexpr MtpOutput mtp_output = MtpOutput::before_head_norm;
 
   template <class P>
   using Residual = PlainResidual<P>;

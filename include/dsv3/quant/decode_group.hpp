@@ -163,4 +163,25 @@ requires std::is_base_of_v<xsimd::avx2, Arch> &&(simd::width<Arch> == 8) struct 
 };
 #endif
 
+#ifdef __aarch64__
+template <class Arch>
+requires std::is_base_of_v<xsimd::neon, Arch>
+struct DecodeGroup<E4m3, Arch> {
+  static constexpr int vectors = 4;
+  static constexpr float unit = 256;
+
+  static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
+    const uint8x16_t codes = vld1q_u8(p);
+    if (vmaxvq_u8(vandq_u8(codes, vdupq_n_u8(0x7f))) == 0x7f) [[unlikely]]
+      return detail::load_divided<Arch, 4>(p, unit);
+    const auto halves = [](uint16x8_t wide) {  // s eeee mmm 00000000 -> s 0eeee mmm0000000
+      const int16x8_t shifted = vshrq_n_s16(vreinterpretq_s16_u16(wide), 1);
+      return vreinterpretq_f16_u16(vandq_u16(vreinterpretq_u16_s16(shifted), vdupq_n_u16(0xbf80)));
+    };
+    const float16x8_t low = halves(vshll_n_u8(vget_low_u8(codes), 8)), high = halves(vshll_high_n_u8(codes, 8));
+    return {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)), vcvt_high_f32_f16(high)};
+  }
+};
+#endif
+
 }  // namespace dsv3::inline DSV3_ISA::codec

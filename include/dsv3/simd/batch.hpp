@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 #include <xsimd/xsimd.hpp>
@@ -209,6 +210,15 @@ requires std::is_unsigned_v<Code> Ints<Arch> widen(const Code* p) {
   else if constexpr (std::is_base_of_v<xsimd::avx2, Arch> && sizeof(Code) == 2)
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   else
+#endif
+#ifdef __aarch64__
+      if constexpr (std::is_base_of_v<xsimd::neon, Arch> && sizeof(Code) == 1) {
+    std::uint32_t four = 0;
+    std::memcpy(&four, p, sizeof four);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
+  } else if constexpr (std::is_base_of_v<xsimd::neon, Arch> && sizeof(Code) == 2) {
+    return vreinterpretq_s32_u32(vmovl_u16(vld1_u16(p)));
+  } else
 #endif
   {
     alignas(64) std::array<std::int32_t, static_cast<std::size_t>(width<Arch>)> wide;

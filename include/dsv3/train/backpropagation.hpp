@@ -125,7 +125,9 @@ class Backpropagation {
       Depth& d = depths_[k];
       auto scope = ctx.scratch();
       auto before = scope.template matrix<float>(d.h.rows(), d.h.cols());
-      for_each_continued(k - 1, [&](Index from, Index to) { before.row(to) = depths_[k - 1].h.row(from); });
+      const bool normed = k > 1 && P::mtp_output == MtpOutput::after_head_norm;
+      const Matrix<float>& states = normed ? depths_[k - 1].states : depths_[k - 1].h;
+      for_each_continued(k - 1, [&](Index from, Index to) { before.row(to) = states.row(from); });
       model_.mtp_forward_texts(ctx, static_cast<Index>(k) - 1, d.texts, before, view(d.h), tape_);
       model_.mtp(static_cast<Index>(k) - 1).finish(ctx, view(d.h), view(d.states));
     }
@@ -215,8 +217,8 @@ class Backpropagation {
         sums.balance.insert(sums.balance.begin(), balance.loss);
     };
 
-    // MTP modules, from last to first. Each gives the depth before it the gradient of that depth's stream, or of the final norm's output if
-    // the first module reads that.
+    // MTP modules, from last to first. Each gives the depth before it the gradient of that depth's stream, or of its norm's output if the
+    // module reads that.
     Matrix<float> dh;  // gradient of the current depth's output stream
     dh.setZero(depths_.back().h.rows(), model_.width());
     for (std::size_t k = depths_.size() - 1; k > 0; --k) {
@@ -241,7 +243,7 @@ class Backpropagation {
       model_.embed(d.ids, e);
       d.dembeddings.resize(dh.rows(), hidden);
       backward(b, mtp.enorm(), e, both.columns(0, hidden), view(d.dembeddings));
-      const bool normed = k == 1 && P::mtp_input == MtpInput::after_final_norm;
+      const bool normed = k == 1 ? P::mtp_input == MtpInput::after_final_norm : P::mtp_output == MtpOutput::after_head_norm;
       for_each_continued(k - 1, [&](Index from, Index to) { state.row(to) = (normed ? before.states : before.h).row(from); });
       backward(b, mtp.hnorm(), state, both.columns(hidden, hidden), both.columns(hidden, hidden));
       Matrix<float> dbefore = Matrix<float>::Zero(before.h.rows(), model_.width());
