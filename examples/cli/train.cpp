@@ -28,7 +28,8 @@ constexpr const char* usage =
     "  --context N        tokens of a sample (default 256, or the longest that the model has)\n"
     "  --batch-tokens N   tokens of a step, a multiple of the context (default 16 samples)\n"
     "  --micro-tokens N   tokens of a pass, if less memory is to be used; changes no bit of the result (default: all of a step)\n"
-    "  --recipe R         small (default: warm-up, cosine to a tenth) or report (the report's schedule, shrunk to N steps)\n"
+    "  --recipe R         small (default: warm-up, cosine to a tenth) or report (the report's schedule and growth of the batch from a\n"
+    "                     fifth, shrunk to N steps)\n"
     "  --lr X             highest learning rate (default 1e-3, report 2.2e-4)\n"
     "  --weight-decay X   (default 0.1)\n"
     "  --mtp-weight X     lambda of multi-token prediction (default 0.3, and a third of it in the last third)\n"
@@ -65,7 +66,15 @@ struct Plan {
   std::string save_as, compute;
   dsv3::train::Keep recompute;
 
-  dsv3::Index batch() const { return batch_tokens / context; }
+  static constexpr double report_tokens = 14.8e12;  // of the report's pre-training; its lengths in tokens become shares of the steps
+
+  /// Samples of a step.
+  dsv3::Index batch(dsv3::Index step) const {
+    const dsv3::Index most = batch_tokens / context;
+    if (!report) return most;
+    const double share = dsv3::train::report_batch_size(static_cast<double>(steps) / report_tokens).at(static_cast<double>(step)) / 15360;
+    return std::max<dsv3::Index>(1, std::llround(static_cast<double>(most) * share));
+  }
 
   /// Settings without which a run does not go on bit for bit.
   std::string text(const std::vector<std::string>& data) const {
@@ -82,10 +91,7 @@ struct Plan {
 
   double learning_rate(dsv3::Index step) const {
     const auto n = static_cast<double>(steps), x = static_cast<double>(step);
-    if (report) {
-      constexpr double tokens = 14.8e12;
-      return dsv3::train::report_schedule(n / tokens, lr).at(x);
-    }
+    if (report) return dsv3::train::report_schedule(n / report_tokens, lr).at(x);
     const double warmup = std::min(100.0, std::ceil(n / 20));
     return dsv3::train::warmup_cosine(lr, lr / 10, warmup, 0, n - warmup).at(x);
   }
@@ -182,7 +188,7 @@ class Run {
   void run() {
     folder_.open_log(position_.step);
     std::fprintf(stderr, "%td parameters, %td ids of text, %td samples an epoch; %td steps of %td samples of %td ids\n", count(),
-                 data_->size(), data_->samples(plan_.context), plan_.steps, plan_.batch(), plan_.context);
+                 data_->size(), data_->samples(plan_.context), plan_.steps, plan_.batch(plan_.steps), plan_.context);
     const auto start = Clock::now();
     const dsv3::Index first = position_.step;
     while (position_.step < plan_.steps && stop == 0) {
@@ -208,8 +214,8 @@ class Run {
         for (const double mtp : report.losses.mtp) std::printf("  mtp %.4f", mtp);
         if (line.contains("valid")) std::printf("  valid %.4f", line["valid"].get<double>());
         std::printf("  lr %.2e  norm %.2f  %.0f tokens/s  load %.2f  %.0f s left%s\n", plan_.learning_rate(s), report.gradient_norm,
-                    static_cast<double>(plan_.batch_tokens) / seconds, largest(line["load"]), each * static_cast<double>(plan_.steps - s),
-                    report.skipped ? "  SKIPPED: not finite" : "");
+                    static_cast<double>(plan_.batch(s) * plan_.context) / seconds, largest(line["load"]),
+                    each * static_cast<double>(plan_.steps - s), report.skipped ? "  SKIPPED: not finite" : "");
         std::fflush(stdout);
       }
       if (checked) {
@@ -277,10 +283,11 @@ class Run {
   }
 
   dsv3::train::StepReport step() {
-    dsv3::Matrix<int> ids(plan_.batch(), plan_.context);
+    const dsv3::Index samples = plan_.batch(position_.step + 1);
+    dsv3::Matrix<int> ids(samples, plan_.context);
     std::vector<std::vector<dsv3::Index>> documents;
     std::vector<dsv3::train::Sample> batch;
-    for (dsv3::Index i = 0; i < plan_.batch(); ++i) {
+    for (dsv3::Index i = 0; i < samples; ++i) {
       const std::span<int> row(ids.row(i).data(), static_cast<std::size_t>(plan_.context));
       data_->sample(position_.samples + i, plan_.seed, row);
       documents.push_back(data_->documents(row));
@@ -288,7 +295,7 @@ class Run {
     }
     for (std::size_t i = 0; i < batch.size(); ++i) batch[i].documents = documents[i];
     const auto report = trainer_->step(ctx_, batch, plan_.settings(position_.step + 1));
-    position_.samples += plan_.batch();
+    position_.samples += samples;
     ++position_.step;
     if (plan_.average > 0) dsv3::train::update_average(ctx_, trainer_->parameters(), plan_.average, average_);
     return report;
