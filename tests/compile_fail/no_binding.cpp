@@ -13,4 +13,4 @@ struct MyModel : dsv3::DeepSeekV3 {
 #endif
 };
 
-int main() { dsv3::io::load<MyModel>("folder"); }
+int main() { (void)dsv3::io::load<MyModel>("folder"); }

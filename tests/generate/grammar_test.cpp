@@ -22,7 +22,7 @@ bool matches(std::string_view gbnf, std::string_view text) {
 
 std::string error_of(const std::string& gbnf) {
   try {
-    parse_gbnf(gbnf);
+    (void)parse_gbnf(gbnf);
   } catch (const Error& e) {
     return e.what();
   }

@@ -304,8 +304,8 @@ TEST_CASE("cancelled and failing requests end, and leave the others alone") {
       throw 1;  // is lost
     };
   };
-  scheduler.submit(
-      request, [](const Token& t) -> bool { return t.index < 2 ? true : throw std::runtime_error("no more paper"); }, finish(3));
+  REQUIRE(scheduler.submit(
+      request, [](const Token& t) -> bool { return t.index < 2 ? true : throw std::runtime_error("no more paper"); }, finish(3)));
   const auto queued = scheduler.submit(request, {}, finish(4));
   submit(scheduler, request, ended[5]);
   for (int i = 0; i < 3; ++i) scheduler.step(ctx);
@@ -438,7 +438,7 @@ TEST_CASE("tokens of prompts are reported with the logits of the whole text, als
         request.max_new_tokens = max_new;
         Index next = -static_cast<Index>(tokens);
         Finish end;
-        scheduler.submit(
+        (void)scheduler.submit(
             request,
             [&](const Token& t) {
               CHECK(t.index == next);
@@ -466,7 +466,7 @@ TEST_CASE("tokens of prompts are reported with the logits of the whole text, als
     }
     bool ended = false;  // a callback that returns false ends it there
     Index seen = 0;
-    scheduler.submit(
+    (void)scheduler.submit(
         {.prompt = passage(50), .report_prompt = true}, [&](const Token&) { return ++seen < 40; },
         [&](const Finish& f) { ended = f.reason == FinishReason::cancelled; });
     while (scheduler.step(ctx)) {

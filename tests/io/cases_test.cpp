@@ -91,8 +91,8 @@ TEST_CASE("end tokens and sampling of generation_config.json") {
 }
 
 TEST_CASE("a file that git-lfs has not fetched") {
-  CHECK(contains(error_of([] { io::CheckpointFiles::open(cases + "lfs_pointer"); }), "is a git-lfs pointer, not the file itself"));
-  CHECK(contains(error_of([] { io::read_text_file(cases + "lfs_pointer/tokenizer.json", 1 << 20); }),
+  CHECK(contains(error_of([] { (void)io::CheckpointFiles::open(cases + "lfs_pointer"); }), "is a git-lfs pointer, not the file itself"));
+  CHECK(contains(error_of([] { (void)io::read_text_file(cases + "lfs_pointer/tokenizer.json", 1 << 20); }),
                  "tokenizer.json: is a git-lfs pointer"));
 }
 
@@ -101,38 +101,38 @@ TEST_CASE("folders of other formats say what they hold") {
   for (const auto& [file, hint] : hints) {
     const TempFolder folder;
     std::ofstream(folder / file) << "x";
-    const std::string message = error_of([&] { io::CheckpointFiles::open(folder.path()); });
+    const std::string message = error_of([&] { (void)io::CheckpointFiles::open(folder.path()); });
     CHECK(contains(message, "no checkpoint found"));
     CHECK(contains(message, hint));
   }
-  CHECK(contains(error_of([] { io::parse_config(with(R"("quantization": {"group_size": 64, "bits": 4})"), "c"); }), "MLX"));
-  CHECK(contains(error_of([] { io::parse_config(with(R"("quantization_config": {"quant_method": "modelopt"})"), "c"); }),
+  CHECK(contains(error_of([] { (void)io::parse_config(with(R"("quantization": {"group_size": 64, "bits": 4})"), "c"); }), "MLX"));
+  CHECK(contains(error_of([] { (void)io::parse_config(with(R"("quantization_config": {"quant_method": "modelopt"})"), "c"); }),
                  "expected fp8, found \"modelopt\" (weights of NVFP4"));
 }
 
 TEST_CASE("fields that nobody reads are named, unless they are harmless") {
   CHECK(error_of([] {
-          io::parse_config(
+          (void)io::parse_config(
               with(R"("sliding_window": 128, "swiglu_limit": 7.0, "attn_logit_softcapping": 50, "index_topk": 2048, "hc_mult": 4)"), "c");
         }) ==
         "c: fields that change the model in ways that this library or policy does not know: attn_logit_softcapping, hc_mult, index_topk, "
         "sliding_window, swiglu_limit");
   CHECK(contains(
-      error_of([] { io::parse_config(with(R"("rope_scaling": {"type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1})"), "c"); }),
+      error_of([] { (void)io::parse_config(with(R"("rope_scaling": {"type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1})"), "c"); }),
       "does not know: rope_scaling.llama_4_scaling_beta"));
   CHECK(contains(
       error_of([] {
-        io::parse_config(
+        (void)io::parse_config(
             with(R"("quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "weight_per_tensor": true})"), "c");
       }),
       "does not know: quantization_config.weight_per_tensor"));
   // Not set, harmless, or without meaning where they stand.
-  io::parse_config(with(R"("sliding_window": null, "aux_loss_alpha": 0.001, "_name_or_path": "x", "auto_map": {"AutoConfig": "c.C"})"),
-                   "c");
-  io::parse_config(with(R"("rope_scaling": {"type": "yarn", "factor": 2}, "rope_parameters": {"whatever": 1})"), "c");
-  io::parse_config(with(R"("rope_parameters": {"rope_type": "default", "rope_theta": 10000, "factor": 1, "beta_fast": 32})"), "c");
-  io::parse_config(with(R"("head_dim": 64, "qk_head_dim": 192, "num_local_experts": 256)"), "c");
-  CHECK(contains(error_of([] { io::parse_config(with(R"("qk_head_dim": 128)"), "c"); }), "c: qk_head_dim: expected 192, found 128"));
+  (void)io::parse_config(
+      with(R"("sliding_window": null, "aux_loss_alpha": 0.001, "_name_or_path": "x", "auto_map": {"AutoConfig": "c.C"})"), "c");
+  (void)io::parse_config(with(R"("rope_scaling": {"type": "yarn", "factor": 2}, "rope_parameters": {"whatever": 1})"), "c");
+  (void)io::parse_config(with(R"("rope_parameters": {"rope_type": "default", "rope_theta": 10000, "factor": 1, "beta_fast": 32})"), "c");
+  (void)io::parse_config(with(R"("head_dim": 64, "qk_head_dim": 192, "num_local_experts": 256)"), "c");
+  CHECK(contains(error_of([] { (void)io::parse_config(with(R"("qk_head_dim": 128)"), "c"); }), "c: qk_head_dim: expected 192, found 128"));
 }
 
 TEST_CASE("what Python takes for false") {

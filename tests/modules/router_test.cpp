@@ -102,7 +102,7 @@ TEST_CASE("wrong sizes are refused") {
   const router::SigmoidTopK r;
   const std::vector<float> eight(8), nine(9), many(2048);
   const auto complaint = [&](const router::Config& c, const std::vector<float>& logits, const std::vector<float>& bias) {
-    return error_of([&] { r.route(c, logits, bias); });
+    return error_of([&] { (void)r.route(c, logits, bias); });
   };
   CHECK(complaint({8, 2, 2, 1, true, 1}, eight, {}).empty());
   CHECK(complaint({8, 2, 2, 1, true, 1}, nine, {}) == "router: expected 8 logits and as many biases or none, got 9 and 0");
@@ -130,10 +130,10 @@ TEST_CASE("a score that is not finite is an error wherever it stands") {
         std::vector<float> logits(8, 0.5f), bias(8, 0.1f);
         bias[e] = bad;
         const router::Config c{8, 2, groups, 1, true, 1};
-        CHECK(contains(error_of([&] { router::SigmoidTopK{}.route(c, logits, bias); }), "the score of expert " + std::to_string(e)));
+        CHECK(contains(error_of([&] { (void)router::SigmoidTopK{}.route(c, logits, bias); }), "the score of expert " + std::to_string(e)));
         if (!std::isnan(bad)) continue;
         logits[e] = bad;
-        CHECK(contains(error_of([&] { router::SigmoidTopK{}.route(c, logits, {}); }), "the score of expert " + std::to_string(e)));
-        CHECK(contains(error_of([&] { router::SoftmaxTopK{}.route(c, logits, {}); }), "is not finite"));
+        CHECK(contains(error_of([&] { (void)router::SigmoidTopK{}.route(c, logits, {}); }), "the score of expert " + std::to_string(e)));
+        CHECK(contains(error_of([&] { (void)router::SoftmaxTopK{}.route(c, logits, {}); }), "is not finite"));
       }
 }

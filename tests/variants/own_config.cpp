@@ -30,7 +30,7 @@ TEST_CASE("a variant's configuration reads and writes fields of its own") {
   CHECK(c.hidden_size == 7168);
   CHECK(io::parse_config<WindowConfig>(io::config_to_json(c), "c") == c);
   const auto complaint = [&](auto&& f) { return test::error_of(f); };
-  CHECK(test::contains(complaint([] { io::parse_config<WindowConfig>(with(R"("sliding_window": 128, "hc_mult": 4)"), "c"); }),
+  CHECK(test::contains(complaint([] { (void)io::parse_config<WindowConfig>(with(R"("sliding_window": 128, "hc_mult": 4)"), "c"); }),
                        "does not know: hc_mult"));
-  CHECK(test::contains(complaint([&] { io::parse_config(io::config_to_json(c), "c"); }), "does not know: sliding_window"));
+  CHECK(test::contains(complaint([&] { (void)io::parse_config(io::config_to_json(c), "c"); }), "does not know: sliding_window"));
 }

@@ -95,7 +95,7 @@ TEST_CASE("a request is told its end though its text cannot be kept") {
   r.prompt.assign(100, 1);
   r.max_new_tokens = 80;
   r.stop_tokens = std::vector<int>{};
-  for (int i = 0; i < 3; ++i) scheduler.submit(r, {}, [&](const Finish& f) { ended += f.reason == FinishReason::max_new_tokens; });
+  for (int i = 0; i < 3; ++i) (void)scheduler.submit(r, {}, [&](const Finish& f) { ended += f.reason == FinishReason::max_new_tokens; });
   int steps = 0;
   while (scheduler.step(ctx) && ++steps < 1000) {
   }

@@ -88,8 +88,8 @@ void check_generation(const M& model, const std::vector<int>& prompt, dsv3::Inde
   dsv3::CachedText text{model.make_cache({.max_tokens = 64})};
   dsv3::complete(ctx, model, text, request(prompt), {}, to(completed));
   dsv3::Scheduler scheduler(model, {.max_tokens = 64, .cache_tokens = 256});
-  scheduler.submit(request({prompt.rbegin(), prompt.rend()}), {});
-  scheduler.submit(request(prompt), to(scheduled));
+  CHECK(scheduler.submit(request({prompt.rbegin(), prompt.rend()}), {}));
+  CHECK(scheduler.submit(request(prompt), to(scheduled)));
   while (scheduler.step(ctx)) {
   }
   CHECK(static_cast<dsv3::Index>(generated.size()) == count);

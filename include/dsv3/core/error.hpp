@@ -19,7 +19,7 @@
 namespace dsv3::inline DSV3_ISA {
 
 /// Bad input met at a boundary of the library: a file, a configuration, a shape, values that are not finite.
-class Error : public std::runtime_error {
+class [[nodiscard]] Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };

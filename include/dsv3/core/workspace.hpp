@@ -21,7 +21,7 @@ namespace dsv3::inline DSV3_ISA {
 class Workspace {
  public:
   /// Memory taken through a scope returns to the workspace when the scope ends.
-  class Scope {
+  class [[nodiscard]] Scope {
    public:
     explicit Scope(Workspace& w) : workspace_(w), chunk_(w.chunk_), used_(w.used_) { ++w.depth_; }
     ~Scope() {

@@ -48,7 +48,7 @@ class ChatRenderer {
  public:
   ChatRenderer(ChatFormat format, const ChatOptions& options) : format_(format), options_(options) {}
 
-  std::vector<ChatPiece> render(std::span<const ChatMessage> messages) {
+  [[nodiscard]] std::vector<ChatPiece> render(std::span<const ChatMessage> messages) {
     if (format_ == ChatFormat::plain) {
       for (const ChatMessage& m : messages) add_line(m);
       return std::move(pieces_);
@@ -208,7 +208,8 @@ class ChatRenderer {
 
 /// The conversation, text and control tokens apart.
 /// Throws: Error if there is no message, an assistant's message has neither content nor calls, or another role has calls or no content.
-inline std::vector<ChatPiece> chat_pieces(ChatFormat format, std::span<const ChatMessage> messages, const ChatOptions& options = {}) {
+[[nodiscard]] inline std::vector<ChatPiece> chat_pieces(ChatFormat format, std::span<const ChatMessage> messages,
+                                                        const ChatOptions& options = {}) {
   require(!messages.empty(), "chat: expected at least one message, got none");
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& m = messages[i];
@@ -222,7 +223,7 @@ inline std::vector<ChatPiece> chat_pieces(ChatFormat format, std::span<const Cha
 
 /// The conversation as one text. Control tokens that stand in a message are not told from the template's own any more: to encode what
 /// strangers write, use encode_chat(). Throws: as chat_pieces().
-inline std::string render_chat(ChatFormat format, std::span<const ChatMessage> messages, const ChatOptions& options = {}) {
+[[nodiscard]] inline std::string render_chat(ChatFormat format, std::span<const ChatMessage> messages, const ChatOptions& options = {}) {
   std::string text;
   for (const ChatPiece& piece : chat_pieces(format, messages, options)) text += piece.text;
   return text;
@@ -231,7 +232,7 @@ inline std::string render_chat(ChatFormat format, std::span<const ChatMessage> m
 /// The ids of a conversation. Messages cannot hold control tokens: such text in them is encoded as the characters it is made of.
 /// `tokenizer` has encode(text), which recognises control tokens, and encode_text(text), which does not (io::Tokenizer).
 template <class Tokenizer>
-std::vector<int> encode_chat(const Tokenizer& tokenizer, std::span<const ChatPiece> pieces) {
+[[nodiscard]] std::vector<int> encode_chat(const Tokenizer& tokenizer, std::span<const ChatPiece> pieces) {
   std::vector<int> ids;
   for (const ChatPiece& piece : pieces) {
     const std::vector<int> more = piece.control ? tokenizer.encode(piece.text) : tokenizer.encode_text(piece.text);

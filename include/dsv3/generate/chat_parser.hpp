@@ -15,14 +15,14 @@
 namespace dsv3::inline DSV3_ISA {
 
 /// What a piece of an answer added.
-struct ChatDelta {
+struct [[nodiscard]] ChatDelta {
   std::string reasoning, content;
   std::vector<ToolCall> tool_calls;
 };
 
 /// "NAME<sep>ARGUMENTS" (V3.1) or "TYPE<sep>NAME\n```json\nARGUMENTS\n```" (V3, R1; some leave "json" out), both accepted from any model;
 /// none if it is neither. No arguments are those of an empty object.
-inline std::optional<ToolCall> parse_tool_call(std::string_view text) {
+[[nodiscard]] inline std::optional<ToolCall> parse_tool_call(std::string_view text) {
   const auto trim = [](std::string_view s) {
     constexpr const char* space = " \t\r\n";
     const auto first = s.find_first_not_of(space);

@@ -27,7 +27,7 @@ inline void probabilities(std::span<const float> logits, std::vector<double>& p)
 }
 
 /// The token at which the running sum of `weights` [S], not negative and not all 0, passes the fraction `uniform` in [0, 1) of their sum.
-inline int draw(std::span<const double> weights, double uniform) {
+[[nodiscard]] inline int draw(std::span<const double> weights, double uniform) {
   double total = 0, sum = 0;
   for (const double w : weights) total += w;
   std::size_t last = 0;

@@ -246,6 +246,6 @@ class GbnfParser : GbnfScanner {
 
 /// Reads a grammar in GBNF; texts must match its rule named root.
 /// Throws: Error naming line or rule if it is malformed, incomplete, left-recursive, too large or matches nothing.
-inline Grammar parse_gbnf(std::string_view text) { return detail::GbnfParser(text).parse(); }
+[[nodiscard]] inline Grammar parse_gbnf(std::string_view text) { return detail::GbnfParser(text).parse(); }
 
 }  // namespace dsv3::inline DSV3_ISA::grammar

@@ -24,7 +24,7 @@ struct LogProbabilities {
 
 /// Log-probabilities of the `chosen` token and of the `top` likeliest under softmax(logits) [S]: the model's own distribution, if called
 /// before processors.
-inline LogProbabilities log_probabilities(std::span<const float> logits, int chosen, Index top) {
+[[nodiscard]] inline LogProbabilities log_probabilities(std::span<const float> logits, int chosen, Index top) {
   const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   double total = 0;
   for (const float l : logits) total += std::exp(static_cast<double>(l) - largest);

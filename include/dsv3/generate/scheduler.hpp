@@ -36,7 +36,7 @@ class Scheduler {
 
   /// Puts a request into the queue. Returns its id, or nothing if the queue is full.
   /// Throws: Error if the request does not fit the model, max_tokens or cache_tokens.
-  std::optional<Id> submit(Request request, OnToken on_token, OnFinish on_finish = {}) {
+  [[nodiscard]] std::optional<Id> submit(Request request, OnToken on_token, OnFinish on_finish = {}) {
     Answer answer(std::move(request), model_.config(), std::min(options_.max_tokens, options_.cache_tokens), std::move(on_token),
                   token_bytes_, options_.verification);
     const Index reserved = answer.size() + std::max(answer.left(), Index{1}) - 1;

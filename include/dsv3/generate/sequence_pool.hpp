@@ -36,7 +36,7 @@ class SequencePool {
 
   /// Admits `w`, the first waiting request, if there is room for its text and for the others' next step. Unless admitted, `w` stays as it
   /// is.
-  Admission admit(WaitingRequest& w) {
+  [[nodiscard]] Admission admit(WaitingRequest& w) {
     if (static_cast<Index>(running_.size()) >= options_.max_sequences) return Admission::later;
     Source source = find_prefix(w);
     if (source.wait) return Admission::later;
@@ -68,7 +68,7 @@ class SequencePool {
   }
 
   /// Called before a step: makes room for what it may write. Returns the preempted sequences, the oldest first.
-  std::vector<WaitingRequest> make_room() {
+  [[nodiscard]] std::vector<WaitingRequest> make_room() {
     std::vector<WaitingRequest> gone;
     while (true) {
       const Index missing = pages_of_running(true) + prefixes_.own_pages() - pages_of(options_.cache_tokens);
@@ -84,7 +84,7 @@ class SequencePool {
   }
 
   /// Removes sequence i, which has finished; its cache may be kept as a prefix.
-  Running take_out(std::size_t i) {
+  [[nodiscard]] Running take_out(std::size_t i) {
     Running r = std::move(running_[i]);
     running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
     if (r.sequence->answer.finish()->reason != FinishReason::error) keep_text(r);

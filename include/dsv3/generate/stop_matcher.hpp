@@ -31,7 +31,7 @@ class StopMatcher {
 
   /// The text that is safe to show after `bytes` have come; nothing once stopped(). The text ends before the first stop string to be
   /// complete; if several end with the same byte, before the longest.
-  std::string push(std::string_view bytes) {
+  [[nodiscard]] std::string push(std::string_view bytes) {
     if (stopped_) return {};
     if (patterns_.empty()) return std::string(bytes);
     for (const char byte : bytes) {
@@ -59,7 +59,7 @@ class StopMatcher {
   bool stopped() const { return stopped_; }
 
   /// Call at the end of the text. Returns the bytes held back, which belong to the text after all.
-  std::string finish() { return stopped_ ? std::string() : std::exchange(held_, {}); }
+  [[nodiscard]] std::string finish() { return stopped_ ? std::string() : std::exchange(held_, {}); }
 
  private:
   struct Pattern {

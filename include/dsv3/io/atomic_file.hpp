@@ -24,7 +24,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// A file being written. Destroyed before commit(), as by an exception, it leaves nothing behind.
-class AtomicFile {
+class [[nodiscard]] AtomicFile {
  public:
   /// Creates the temporary file beside `target`; `mode` less the process's umask says who may read it.
   ///

@@ -34,7 +34,9 @@ template <>
 inline constexpr std::optional<Dtype> dtype_of<codec::E8m0> = Dtype::F8_E8M0;
 
 /// The result of checking or binding: empty if nothing is wrong, else a message that names tensor and file.
-using Problem = std::optional<std::string>;
+struct [[nodiscard]] Problem : std::optional<std::string> {
+  using std::optional<std::string>::optional;
+};
 
 /// The files that a binding reads from, and the owners of what it had to convert.
 struct BindContext {
@@ -68,7 +70,7 @@ inline Problem check_is_float(const Tensor& tensor) {
 
 /// A tensor's elements as T: in place if aligned (safetensors does not promise it), else a copy that `owners` keeps.
 template <class T>
-const T* elements_as(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
+[[nodiscard]] const T* elements_as(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
   const std::byte* data = tensor.data.data();
   if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0) return reinterpret_cast<const T*>(data);
   const std::shared_ptr<T[]> copy(new T[tensor.data.size() / sizeof(T)]);
@@ -91,7 +93,7 @@ inline void decode_floats(const Tensor& tensor, float* y) {
 }
 
 /// The same as a pointer: in place if they are float32 and aligned, else a converted copy that `owners` keeps.
-inline const float* floats_of(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
+[[nodiscard]] inline const float* floats_of(const Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
   if (tensor.dtype == Dtype::F32) return elements_as<float>(tensor, owners);
   const std::shared_ptr<float[]> floats(new float[static_cast<std::size_t>(tensor.elements())]);
   decode_floats(tensor, floats.get());

@@ -82,7 +82,7 @@ constexpr std::uint64_t fingerprint(std::string_view text) {
 }  // namespace detail
 
 /// The format of a published template (`chat_template` of tokenizer_config.json); none for any other text.
-inline std::optional<ChatFormat> chat_format(std::string_view chat_template) {
+[[nodiscard]] inline std::optional<ChatFormat> chat_format(std::string_view chat_template) {
   constexpr std::array<std::pair<std::uint64_t, ChatFormat>, 7> known{{
       {0xD25F372520BB97C2u, ChatFormat::v3},
       {0xB82BAC9987566442u, ChatFormat::r1_first},
@@ -99,7 +99,7 @@ inline std::optional<ChatFormat> chat_format(std::string_view chat_template) {
 
 /// The template of a checkpoint's folder: the text of chat_template.jinja, or "chat_template" in tokenizer_config.json (of several, that
 /// named "default"); none if there is none. Throws: Error if a file is there and cannot be read.
-inline std::optional<std::string> read_chat_template(const std::filesystem::path& folder) {
+[[nodiscard]] inline std::optional<std::string> read_chat_template(const std::filesystem::path& folder) {
   constexpr std::size_t most = std::size_t{64} << 20;
   if (const auto file = folder / "chat_template.jinja"; std::filesystem::exists(file)) return read_text_file(file, most);
   const auto file = folder / "tokenizer_config.json";

@@ -26,7 +26,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// The tensors of a checkpoint and what keeps their bytes alive. Copies share the mappings.
-class CheckpointFiles {
+class [[nodiscard]] CheckpointFiles {
  public:
   /// Opens `folder`/model.safetensors or, without it, the shards that model.safetensors.index.json lists (spec B1).
   ///

@@ -247,7 +247,7 @@ inline void check_all_read(const Fields& root, std::string_view where) {
 ///
 /// Throws: Error naming the field, what was expected and what was found; or naming all fields that were not read.
 template <class C = Config>
-C parse_config(std::string_view json, std::string_view where) {
+[[nodiscard]] C parse_config(std::string_view json, std::string_view where) {
   const auto document = parse_json(json, where);
   require(document.is_object(), where, ": expected an object, found ", document.type_name());
   const Fields root(document, std::string(where));
@@ -261,7 +261,7 @@ C parse_config(std::string_view json, std::string_view where) {
 
 /// Reads `folder`/config.json. End tokens of `folder`/generation_config.json take precedence over those in it, as in transformers.
 template <class C = Config>
-C read_config(const std::filesystem::path& folder) {
+[[nodiscard]] C read_config(const std::filesystem::path& folder) {
   constexpr std::size_t max_bytes = 16'000'000;
   const auto path = folder / "config.json";
   C c = parse_config<C>(read_text_file(path, max_bytes), path.string());

@@ -14,7 +14,7 @@ namespace dsv3::inline DSV3_ISA::io {
 /// Kimi-K2 is written as deepseek_v3, which transformers knows and which computes the same. A configuration that derives from Config may
 /// add fields of its own with a function write(json).
 template <std::derived_from<Config> C>
-std::string config_to_json(const C& c) {
+[[nodiscard]] std::string config_to_json(const C& c) {
   using Json = nlohmann::ordered_json;
   const bool v2 = c.scoring_func == router::Score::softmax, glm = c.model_type == "glm4_moe_lite";
   const auto id_or_null = [](const auto& id) { return id ? Json(*id) : Json(nullptr); };

@@ -49,7 +49,7 @@ constexpr std::string_view name(Dtype dtype) { return detail::dtypes[static_cast
 constexpr std::size_t size(Dtype dtype) { return detail::dtypes[static_cast<std::size_t>(dtype)].size; }
 
 /// The type a safetensors header calls `text`, if there is one.
-constexpr std::optional<Dtype> from_name(std::string_view text) {
+[[nodiscard]] constexpr std::optional<Dtype> from_name(std::string_view text) {
   for (std::size_t i = 0; i < detail::dtypes.size(); ++i) {
     if (detail::dtypes[i].name == text) return static_cast<Dtype>(i);
   }

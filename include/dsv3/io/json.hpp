@@ -139,7 +139,7 @@ void parse_json_events(std::string_view text, nlohmann::json_sax<Json>& events) 
 /// Parses one JSON document; `what` (a file name) begins every error message.
 ///
 /// Throws: Error if the text is not valid JSON, is nested deeper than max_json_depth, or repeats a key within an object.
-inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
+[[nodiscard]] inline nlohmann::json parse_json(std::string_view text, std::string_view what) {
   detail::JsonBuilder builder(what);
   parse_json_events<nlohmann::json>(text, builder);
   return builder.take();
@@ -154,7 +154,7 @@ inline void check_is_fetched(std::string_view begin, std::string_view name) {
 /// Reads a whole file of at most `max_bytes` bytes.
 ///
 /// Throws: Error if it cannot be opened or read, is a directory, or is longer.
-inline std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
+[[nodiscard]] inline std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
   std::error_code ignored;
   require(!std::filesystem::is_directory(path, ignored), path.string(), ": expected a file, found a directory");
   errno = 0;

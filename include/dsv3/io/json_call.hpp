@@ -11,9 +11,9 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// A call written as a JSON object; no arguments are those of an empty object. None if `text` is not such an object.
-inline std::optional<ToolCall> parse_json_call(std::string_view text) {
+[[nodiscard]] inline std::optional<ToolCall> parse_json_call(std::string_view text) {
   try {
-    parse_json(text, "call");
+    (void)parse_json(text, "call");
   } catch (const Error&) {  // not JSON, or nested too deep to be handled
     return std::nullopt;
   }

@@ -277,7 +277,7 @@ array ::= "[" (value ("," ws value)*)? "]"
 /// Throws: Error naming the place if the schema is malformed or uses what is not covered. grammar::parse_gbnf() reports endless recursion
 /// by $ref.
 template <class Json>
-std::string json_schema_grammar(const Json& schema) {
+[[nodiscard]] std::string json_schema_grammar(const Json& schema) {
   detail::SchemaGrammar<Json> grammar;
   grammar.add("", schema);
   return grammar.text();
@@ -285,7 +285,7 @@ std::string json_schema_grammar(const Json& schema) {
 
 /// The same for several choices, each a fixed text followed by a document of its schema: calls of one of several tools.
 template <class Json>
-std::string json_schema_grammar(std::span<const std::pair<std::string, Json>> choices) {
+[[nodiscard]] std::string json_schema_grammar(std::span<const std::pair<std::string, Json>> choices) {
   detail::SchemaGrammar<Json> grammar;
   for (const auto& [before, schema] : choices) grammar.add(before, schema);
   return grammar.text();

@@ -20,7 +20,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// How a checkpoint's tensors differ from a model's: messages that name tensor and file.
-struct Mismatch {
+struct [[nodiscard]] Mismatch {
   std::vector<std::string> missing, misshapen, unexpected;
 
   bool empty() const { return missing.empty() && misshapen.empty() && unexpected.empty(); }
@@ -73,7 +73,7 @@ bool all_finite(const W& w) {
 /// The configuration as the files bear it out. MTP modules: tools that copy checkpoints often drop them, but keep their number in
 /// config.json. Tied embeddings: only if there is one matrix, or two equal ones.
 template <std::derived_from<Config> C>
-C present_config(const C& declared, const CheckpointFiles& files) {
+[[nodiscard]] C present_config(const C& declared, const CheckpointFiles& files) {
   C c = declared;
   // A module is recognised by a tensor that main layers lack: if config.json declares fewer layers than there are, the number may be a main
   // layer's.

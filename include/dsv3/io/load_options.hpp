@@ -22,6 +22,6 @@ struct LoadOptions {
 /// The model in `folder`: config.json, and weights in model.safetensors or the shards its index lists.
 /// Throws: Error naming files, fields, tensors and shapes; all missing, unexpected and misshapen tensors in one message.
 template <class P = DeepSeekV3>
-Model<P> load(const std::filesystem::path& folder, const LoadOptions& options = {});
+[[nodiscard]] Model<P> load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
 }  // namespace dsv3::inline DSV3_ISA::io

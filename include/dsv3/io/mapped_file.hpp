@@ -28,7 +28,7 @@ class MappedFile {
   /// Maps `path`.
   ///
   /// Throws: Error if it cannot be opened, is not a regular file, or is empty.
-  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
+  [[nodiscard]] static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
     // Without O_NONBLOCK, opening a pipe would wait for its writer.
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     require(file >= 0, path.string(), ": cannot open: ", std::strerror(errno));

@@ -8,7 +8,7 @@
 
 namespace dsv3::inline DSV3_ISA::io {
 
-struct Outgoing {
+struct [[nodiscard]] Outgoing {
   TensorSpec spec;
   const std::byte* data;
   std::size_t rows, row_bytes, stride_bytes;

@@ -32,7 +32,7 @@ inline void advise(std::span<const std::byte> bytes, int advice) {
 
 /// While it lives, touching a page of `files` reads only that page. Otherwise the system reads the pages around it too, on some machines
 /// megabytes. `files` are whole mappings, which must outlive it.
-class SinglePages {
+class [[nodiscard]] SinglePages {
  public:
   explicit SinglePages(std::span<const std::span<const std::byte>> files) : files_(files) {
     for (const auto file : files_) detail::advise(file, MADV_RANDOM);

@@ -28,7 +28,7 @@ namespace dsv3::inline DSV3_ISA::io {
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
 /// The tensors of one file and what keeps their bytes alive. Copies share the mapping.
-class Safetensors {
+class [[nodiscard]] Safetensors {
  public:
   /// Maps a file and checks its header as the format's specification demands; the data is not read.
   ///

@@ -79,7 +79,7 @@ inline std::vector<int> template_begin(const nlohmann::json& processor, const Co
 }  // namespace detail
 
 /// Reads `folder`/generation_config.json, if it is there. Throws: Error naming the field, what was expected and what was found.
-inline GenerationConfig read_generation_config(const std::filesystem::path& folder, const Config& config) {
+[[nodiscard]] inline GenerationConfig read_generation_config(const std::filesystem::path& folder, const Config& config) {
   const auto file = folder / "generation_config.json";
   const auto json = detail::read_settings(file);
   const Fields fields(json, file.string());
@@ -115,7 +115,7 @@ inline GenerationConfig read_generation_config(const std::filesystem::path& fold
 ///
 /// Throws: Error naming file and field.
 template <class Tokenizer>
-std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config, const Tokenizer& tokenizer) {
+[[nodiscard]] std::vector<int> read_begin(const std::filesystem::path& folder, const Config& config, const Tokenizer& tokenizer) {
   const auto settings_file = folder / "tokenizer_config.json";
   const auto settings = detail::read_settings(settings_file);
   const Fields fields(settings, settings_file.string());
@@ -127,7 +127,7 @@ std::vector<int> read_begin(const std::filesystem::path& folder, const Config& c
 }
 
 /// `ids` of a text, begun by `begin` unless its author has begun it so: no begin token is doubled.
-inline std::vector<int> begin_text(const std::vector<int>& begin, std::vector<int> ids) {
+[[nodiscard]] inline std::vector<int> begin_text(const std::vector<int>& begin, std::vector<int> ids) {
   if (ids.size() < begin.size() || !std::equal(begin.begin(), begin.end(), ids.begin()))
     ids.insert(ids.begin(), begin.begin(), begin.end());
   return ids;

@@ -13,7 +13,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// A sequence of token ids in a file. Constant once opened.
-class TokenFile {
+class [[nodiscard]] TokenFile {
  public:
   /// Opens `path`. A file X.bin with an X.idx beside it is Megatron's. A file that begins with llm.c's magic number has llm.c's header
   /// (uint16 or uint32 ids). Any other file holds bare ids of `bare_bytes` each (2 as nanoGPT writes them, or 4).

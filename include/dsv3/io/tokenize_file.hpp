@@ -20,7 +20,8 @@ struct TokenizeOptions {
 
 /// The ids of a text file (one document) or of a .jsonl file (one document per line, in its field "text").
 /// Throws: Error naming the file, and the line that is not such JSON.
-inline std::vector<int> tokenize_file(const std::filesystem::path& path, const Tokenizer& tokenizer, const TokenizeOptions& options = {}) {
+[[nodiscard]] inline std::vector<int> tokenize_file(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                                    const TokenizeOptions& options = {}) {
   std::vector<int> ids;
   std::uint64_t documents = 0;
   const auto add = [&](std::string_view text) {

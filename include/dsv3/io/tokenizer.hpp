@@ -32,7 +32,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// A tokenizer; constant once read, so threads may share one.
-class Tokenizer {
+class [[nodiscard]] Tokenizer {
  public:
   /// Reads a tokenizer.json; a tiktoken.model (any name that ends so) with the tokenizer_config.json beside it; or of a folder the one that
   /// is there, tokenizer.json first.
@@ -50,7 +50,7 @@ class Tokenizer {
   }
 
   /// The file that open() reads of a folder; empty if there is none.
-  static std::filesystem::path find(const std::filesystem::path& folder) {
+  [[nodiscard]] static std::filesystem::path find(const std::filesystem::path& folder) {
     std::error_code ignored;
     for (const char* name : {"tokenizer.json", "tiktoken.model"})
       if (std::filesystem::exists(folder / name, ignored)) return folder / name;
@@ -65,7 +65,7 @@ class Tokenizer {
   ///
   /// Throws: Error if `text` is not valid UTF-8, naming the offset of the first bad byte, or if it is 2 GiB or longer.
   /// Cost: n log n in the length of a word, linear in the number of words.
-  std::vector<int> encode(std::string_view text) const {
+  [[nodiscard]] std::vector<int> encode(std::string_view text) const {
     check_text(text);
     std::vector<int> ids;
     Scratch scratch;
@@ -79,7 +79,7 @@ class Tokenizer {
   }
 
   /// The same for text in which added tokens have no meaning: what strangers write cannot contain a control token. Throws: as encode().
-  std::vector<int> encode_text(std::string_view text) const {
+  [[nodiscard]] std::vector<int> encode_text(std::string_view text) const {
     check_text(text);
     std::vector<int> ids;
     Scratch scratch;
@@ -91,7 +91,7 @@ class Tokenizer {
   /// text. They need not be valid UTF-8 (see Utf8Stream). A normalizer, or a space that is put before the text, is not undone.
   ///
   /// Throws: Error if an id is not in the vocabulary.
-  std::string decode(std::span<const int> ids) const {
+  [[nodiscard]] std::string decode(std::span<const int> ids) const {
     std::string text;
     for (const int id : ids) text += token_bytes(id);
     return decoder_.apply(std::move(text));

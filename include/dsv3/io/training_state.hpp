@@ -10,7 +10,7 @@
 namespace dsv3::inline DSV3_ISA::io {
 
 /// What else is needed to resume a run; counts start at the run's beginning (spec T50).
-struct RunPosition {
+struct [[nodiscard]] RunPosition {
   Index step = 0;      ///< steps done
   Index samples = 0;   ///< taken from the data
   std::string config;  ///< the model's config.json; the state of another model is refused

@@ -66,7 +66,7 @@ inline void append_utf8(std::string& text, char32_t c) {
 }
 
 /// The number of bytes of `text` before the first invalid or cut sequence; text.size() if there is none.
-inline std::size_t valid_utf8_prefix(std::string_view text) {
+[[nodiscard]] inline std::size_t valid_utf8_prefix(std::string_view text) {
   std::size_t at = 0;
   while (at < text.size()) {
     const Utf8Sequence sequence = utf8_sequence(text.substr(at));

@@ -16,7 +16,7 @@ namespace dsv3::inline DSV3_ISA::io {
 class Utf8Stream {
  public:
   /// The text that `bytes` completes, perhaps none. A sequence that can no longer become valid is replaced by U+FFFD.
-  std::string push(std::string_view bytes) {
+  [[nodiscard]] std::string push(std::string_view bytes) {
     held_ += bytes;
     std::string text;
     std::string_view rest = held_;
@@ -31,7 +31,7 @@ class Utf8Stream {
   }
 
   /// Ends the text: U+FFFD if a character was left incomplete, else nothing. The stream can be used again.
-  std::string finish() {
+  [[nodiscard]] std::string finish() {
     const bool cut = !held_.empty();
     held_.clear();
     return cut ? std::string(replacement) : std::string();

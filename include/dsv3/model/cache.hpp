@@ -25,7 +25,9 @@ class Cache {
   /// A cache that holds the first `tokens` of this one and shares their memory until one of the two writes to it. `known` >= tokens is the
   /// number of leading tokens that both texts have in common: MTP modules, which look ahead, keep positions that have seen only common
   /// tokens.
-  Cache fork(Index tokens, Index known, CacheOptions options) const requires requires(const Layer& l) { l.fork(tokens, tokens); }
+  [[nodiscard]] Cache fork(Index tokens, Index known, CacheOptions options) const requires requires(const Layer& l) {
+    l.fork(tokens, tokens);
+  }
   {
     require(tokens >= 0 && tokens <= tokens_ && tokens <= options.max_tokens && known >= tokens, "cache: cannot share ", tokens, " of ",
             known, " tokens, it holds ", tokens_, ", the other has room for ", options.max_tokens);

@@ -5,7 +5,7 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-struct ParameterCounts {
+struct [[nodiscard]] ParameterCounts {
   Index total = 0;   ///< all of the main model, biases of routers included
   Index active = 0;  ///< of these, used for one token: not the experts that it is not routed to, nor the embedding's other rows
   Index mtp = 0;     ///< of the MTP modules, without the embedding and head they share

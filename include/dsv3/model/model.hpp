@@ -57,7 +57,7 @@ class Model {
   }
   Index mtp_modules() const { return static_cast<Index>(mtp_.size()); }
 
-  Cache make_cache(CacheOptions options = {}) const { return Cache(config_, mtp_modules(), options); }
+  [[nodiscard]] Cache make_cache(CacheOptions options = {}) const { return Cache(config_, mtp_modules(), options); }
 
   /// Adds each sequence's ids to its cache. h [sum of ids, W] receives the last block's output, before the final norm, rows in the order
   /// of the batch.

@@ -169,7 +169,7 @@ inline constexpr std::array<Preset, 9> all{{{"deepseek-v3", deepseek_v3},
                                             {"glm-4.7-flash", glm_4_7_flash}}};
 
 /// The configuration named `name` in `all`, if there is one; the prefix "deepseek-" may be left out.
-inline std::optional<Config> find(std::string_view name) {
+[[nodiscard]] inline std::optional<Config> find(std::string_view name) {
   constexpr std::string_view maker = "deepseek-";
   for (const Preset& preset : all) {
     const bool short_name = preset.name.starts_with(maker) && preset.name.substr(maker.size()) == name;

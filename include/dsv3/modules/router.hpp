@@ -13,7 +13,7 @@
 namespace dsv3::inline DSV3_ISA::router {
 
 /// The experts of one token in the order of choice, and their gate weights. Experts are distinct.
-struct Choice {
+struct [[nodiscard]] Choice {
   Index size = 0;
   std::array<int, most_choices> experts;
   std::array<float, most_choices> weights;

@@ -30,7 +30,7 @@ inline bool ready() {
 }
 
 /// Configures the calling thread's eight tile registers as 16 rows of 64 bytes, for the lifetime of this object.
-class Tiles {
+class [[nodiscard]] Tiles {
  public:
   Tiles() {
     struct alignas(64) {

@@ -128,7 +128,7 @@ inline Level best_level() { return level_of(this_processor()); }
 
 /// The level that a user names in an option or an environment variable; best_level() without a name.
 /// Throws: Error if the name is not in level_names, or is that of a level above best_level().
-inline Level level_named(std::optional<std::string_view> wanted) {
+[[nodiscard]] inline Level level_named(std::optional<std::string_view> wanted) {
   const Level best = best_level();
   if (!wanted) return best;
   for (std::size_t i = 0; i < level_names.size(); ++i)
@@ -150,7 +150,7 @@ struct Variant {
 /// The variant of the highest level up to `limit`, which must not exceed best_level(). Variants may be given in any order.
 /// Throws: Error if there is none.
 template <class F>
-Variant<F> dispatch(std::initializer_list<Variant<F>> variants, Level limit = best_level()) {
+[[nodiscard]] Variant<F> dispatch(std::initializer_list<Variant<F>> variants, Level limit = best_level()) {
   const Variant<F>* chosen = nullptr;
   for (const auto& v : variants)
     if (v.level <= limit && (chosen == nullptr || v.level > chosen->level)) chosen = &v;

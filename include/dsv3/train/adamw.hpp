@@ -49,7 +49,7 @@ void for_each_piece(Context& ctx, const std::vector<Parameter>& list, Index oper
 
 /// The L2 norm of all gradients; a shared matrix counts once. Summed in a fixed order.
 template <class P>
-double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
+[[nodiscard]] double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
   using Arch = typename P::Arch;
   using Floats = simd::Floats<Arch>;
   constexpr Index run = 1 << 12;  // elements summed in float32
@@ -68,7 +68,7 @@ double gradient_norm(Context& ctx, const Gradients<P>& gradients) {
 }
 
 /// The factor that brings gradients of this norm to at most `limit` (spec T31).
-inline double clip_factor(double norm, double limit) { return std::min(1.0, limit / (norm + 1e-6)); }
+[[nodiscard]] inline double clip_factor(double norm, double limit) { return std::min(1.0, limit / (norm + 1e-6)); }
 
 /// Adam with decoupled weight decay, in PyTorch's order (spec T29): p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 -
 /// b2^t) + eps). Moments are stored in codec C, float32 or bf16. Bf16 moments are updated in float32, used in the step before rounding, and

@@ -10,7 +10,7 @@ namespace dsv3::inline DSV3_ISA::train {
 /// The mean cross-entropy of the next token over all targets of `samples` (spec T1). A pass has at most `pass_rows` rows, or one longer
 /// sample. Throws: Error if the samples have no target.
 template <class P>
-double evaluate(Context& ctx, const Model<P>& model, std::span<const Sample> samples, Index pass_rows = 2048) {
+[[nodiscard]] double evaluate(Context& ctx, const Model<P>& model, std::span<const Sample> samples, Index pass_rows = 2048) {
   const Index vocab = model.config().vocab_size;
   const Index chunk = std::clamp((Index{1} << 20) / vocab, Index{16}, Index{512});
   double sum = 0;

@@ -16,8 +16,8 @@ struct FimTokens {
 /// Returns a document as <|fim_begin|> prefix <|fim_hole|> suffix <|fim_end|> middle (PSM) with probability `rate`, else unchanged. (seed,
 /// document) determine the choice and the cuts. Documents of fewer than 3 tokens stay unchanged. Apply it before packing and before the
 /// end-of-text token is appended.
-inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTokens& tokens, double rate, std::uint64_t seed,
-                                           std::uint64_t document) {
+[[nodiscard]] inline std::vector<int> fill_in_the_middle(std::span<const int> ids, const FimTokens& tokens, double rate, std::uint64_t seed,
+                                                         std::uint64_t document) {
   std::vector<int> out(ids.begin(), ids.end());
   std::uint64_t state = hash64(hash64(seed) ^ hash64(document));
   const auto uniform = [&] { return static_cast<double>((state = hash64(state)) >> 11) * 0x1p-53; };

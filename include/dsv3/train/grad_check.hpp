@@ -12,7 +12,7 @@
 namespace dsv3::inline DSV3_ISA::train {
 
 /// A directional derivative: `analytic` from the gradient, `numeric` from differences of the loss, with its approximate `uncertainty`.
-struct GradCheck {
+struct [[nodiscard]] GradCheck {
   double analytic = 0, numeric = 0, uncertainty = 0;
 
   /// Whether the two agree within the uncertainty.

@@ -45,7 +45,7 @@ struct Counts {
 };
 
 /// Counts targets for the main model and for `depths` MTP modules. Throws: Error if a sample's `trained` or `documents` do not fit its ids.
-inline Counts count(std::span<const Sample> samples, Index depths) {
+[[nodiscard]] inline Counts count(std::span<const Sample> samples, Index depths) {
   Counts c{0, std::vector<Index>(static_cast<std::size_t>(depths)), std::ssize(samples)};
   for (std::size_t i = 0; i < samples.size(); ++i) {
     const Sample& s = samples[i];
@@ -94,7 +94,7 @@ struct Losses {
   double main = 0, total = 0;
   std::vector<double> mtp, balance;
 };
-inline Losses losses(const Sums& sums, const Counts& counts, const Objective& objective) {
+[[nodiscard]] inline Losses losses(const Sums& sums, const Counts& counts, const Objective& objective) {
   const auto mean = [](double sum, Index n) { return n > 0 ? sum / static_cast<double>(n) : 0.0; };
   Losses l;
   l.main = l.total = mean(sums.main, counts.main_targets);
