@@ -2,23 +2,23 @@
 //
 // Bf16Group<Codec, Arch>::load(codes) decodes 64 codes: `first` has the first 8 of each 16, `last` the last 8, the order in which e4m3 is
 // decoded fastest. store(codes, first, last) writes them to memory. weave(a, b) permutes 64 bf16 numbers, 0 to 31 in a and 32 to 63 in b,
-// to the same order. `exists` is false if this build cannot decode the codec so.
+// to the same order. `exists` is false if this build cannot decode the codec so: its values are then loaded as floats.
 #pragma once
 
 #include "dsv3/quant/storage.hpp"
 
 namespace dsv3::inline DSV3_ISA::codec {
 
-/// Whether every value of the codec is a bf16 number. A codec of your own may define `exact_in_bf16`.
+/// Whether every value of the codec is a bf16 number, as the codec says.
 template <class C>
 inline constexpr bool exact_in_bf16 = [] {
   if constexpr (requires { C::exact_in_bf16; })
     return C::exact_in_bf16;
   else
-    return std::is_same_v<C, BFloat16> || std::is_same_v<C, E4m3>;
+    return false;
 }();
 
-/// Whether tiles can scale the products of a view: a tile sums 32 columns, and 128 are summed before they are scaled, if scales allow it.
+/// Whether tiles can scale the products of a view: a step of a tile sums 32 columns, and at most 128 are summed before they are scaled.
 template <class V>
 inline constexpr bool scales_fit_tiles =
     !V::Storage::scaled || V::Storage::k_block == 32 || V::Storage::k_block == 64 || V::Storage::k_block % 128 == 0;
