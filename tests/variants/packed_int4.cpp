@@ -291,8 +291,8 @@ TEST_CASE("experts of packed int4 and of other storages: the bits of the two pro
       std::vector<kernels::GatedNetwork<View>> group;
       for (Expert& e : experts) {
         const Bf16::View gate{e.gate_codes.data(), I, D, D}, down{e.down_codes.data(), D, I, I};
-        group.push_back({view(std::as_const(e.x)), int4_first ? View(e.gate.view()) : View(gate), int4_first ? View(e.up.view()) : View(gate),
-                         int4_last ? View(e.down.view()) : View(down), view(e.y)});
+        group.push_back({view(std::as_const(e.x)), int4_first ? View(e.gate.view()) : View(gate),
+                         int4_first ? View(e.up.view()) : View(gate), int4_last ? View(e.down.view()) : View(down), view(e.y)});
       }
       for (const int threads : {1, 3}) {
         test::Parallel workers{threads};
@@ -308,7 +308,8 @@ TEST_CASE("experts of packed int4 and of other storages: the bits of the two pro
           const Matrix<float> rounded = Matrix<float>(p.x).unaryExpr(&bf16);
           test::check_matrix(h, [&](Index t, Index n) {
             const auto gate = dot(view(rounded), t, std::get<PackedInt4::View>(p.gate), n);
-            return gate / (test::Real(1) + test::exp({-gate.value, gate.error})) * dot(view(rounded), t, std::get<PackedInt4::View>(p.up), n);
+            return gate / (test::Real(1) + test::exp({-gate.value, gate.error})) *
+                   dot(view(rounded), t, std::get<PackedInt4::View>(p.up), n);
           });
         }
       }
@@ -337,6 +338,11 @@ TEST_CASE("a model with packed experts is loaded, saved and generated from") {
   CHECK(test::same_bits(test::states(loaded, ids), expected));
   for (const Index chunk : {1, 4}) CHECK(test::same_bits(test::states(loaded, ids, chunk), expected));
   test::check_generation(loaded, ids);
+  const auto fast = io::load<Fast<Int4Model>>(original.path());
+  const std::vector<int> prompt = test::Random().ids(60, 64);
+  const Matrix<float> in_bf16 = test::states(fast, prompt);
+  CHECK(!test::same_bits(in_bf16, test::states(loaded, prompt)));
+  for (const Index chunk : {20, 30}) CHECK(test::same_bits(test::states(fast, prompt, chunk), in_bf16));
   const std::string message = test::error_of([&] { io::load<DeepSeekV3>(original.path()); });
   CHECK(test::contains(message, "missing"));
   CHECK(test::contains(message, "model.layers.1.mlp.experts.0.gate_proj.weight_packed [32, 8]"));

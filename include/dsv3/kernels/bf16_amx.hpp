@@ -63,7 +63,8 @@ class Filler;
 
 /// Weights whose codes are decoded in groups.
 template <class Arch, ElementView V>
-requires decodes_groups<V, Arch> class Filler<Arch, V> {
+requires decodes_groups<V, Arch>
+class Filler<Arch, V> {
  public:
   /// Begins a block of columns at `column`: writes its scales to `scales`; fill() then writes its weights to `out`. Rows that the weights
   /// do not have keep their old contents, as do columns beyond a whole group of 64; neither reaches a result.
@@ -193,7 +194,7 @@ struct Addend {
 template <class Arch, ElementView V, class Finish>
 void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
                               Finish&& finish) {
-  constexpr int most_groups = block / scaled_columns<V>;  // groups of columns in a block, scaled one by one
+  constexpr int most_slices = block / scaled_columns<V>;  // slices of a block of columns are scaled one by one
   const Index tiles = part.end - part.begin, pairs = (tiles + 1) / 2, blocks = part.last - part.first;
   const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols), cols = units.front().first.cols;
   const auto filled = [&](Index n) -> Filled& { return scratch.filled[static_cast<std::size_t>(n % 2)]; };
@@ -214,14 +215,14 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
   for (start(0); !filler.done();) filler.template fill<2>();
   for (Index n = 0; n < count * blocks; ++n) {
     const Index u = n / blocks, b = part.first + n % blocks;
-    const Index groups = most_groups == 1 ? 1 : share(std::min(block, cols - b * block), scaled_columns<V>);
+    const Index slices = most_slices == 1 ? 1 : share(std::min(block, cols - b * block), scaled_columns<V>);
     if (n + 1 < count * blocks) start(n + 1);
-    for (Index pair = 0, group = 0; pair < pairs; group + 1 < groups ? ++group : (group = 0, ++pair)) {
-      const Index column = b * block + group * scaled_columns<V>, steps = share(std::min(scaled_columns<V>, x.cols - column), depth);
+    for (Index pair = 0, slice = 0; pair < pairs; slice + 1 < slices ? ++slice : (slice = 0, ++pair)) {
+      const Index column = b * block + slice * scaled_columns<V>, steps = share(std::min(scaled_columns<V>, x.cols - column), depth);
       const Index columns = std::min(Index{2}, tiles - 2 * pair);
       const auto run = [&]<int Columns, int Rows>() __attribute__((always_inline)) {
         multiply_panel<Columns>(
-            {filled(n).tiles.data() + group * scaled_columns<V> * side, block * side}, x.at(part.begin + 2 * pair, column), x_stride, steps,
+            {filled(n).tiles.data() + slice * scaled_columns<V> * side, block * side}, x.at(part.begin + 2 * pair, column), x_stride, steps,
             scratch.products.data(), last.columns, [&](auto step) __attribute__((always_inline)) {
               if constexpr (Rows > 0) filler.template fill<Rows>();
               last.add<step>();
@@ -233,14 +234,14 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
       if (filler.done())
         run_filling.template operator()<0>();
       else if (pairs == 1)
-        run_filling.template operator()<8 / most_groups>();
+        run_filling.template operator()<8 / most_slices>();
       else if (pairs <= 3)
-        run_filling.template operator()<4 / most_groups>();
+        run_filling.template operator()<4 / most_slices>();
       else
-        run_filling.template operator()<std::max(2 / most_groups, 1)>();
+        run_filling.template operator()<std::max(2 / most_slices, 1)>();
       finish_last();
       last = {.sums = scratch.sums.data() + u * apart + pair * 4 * sum_tile,
-              .scales = scales(n).of(group),
+              .scales = scales(n).of(slice),
               .products = scratch.products.data(),
               .columns = columns,
               .unit = u,

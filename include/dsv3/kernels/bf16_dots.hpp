@@ -84,9 +84,7 @@ class PairFiller {
   }
 
   /// Offset of columns 2 p and 2 p + 1 of a group of 64.
-  static constexpr Index place(Index p) {
-    return order_of<V> == Order::plain ? p * depth : p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth;
-  }
+  static constexpr Index place(Index p) { return order_of<V> == Order::plain ? p * depth : p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth; }
 };
 
 struct DotEngine {

@@ -67,8 +67,7 @@ Order order_for(const W& w) {
 /// Whether the engines decode codes of V in groups; they load other values as floats, which are exact in bf16.
 template <ElementView V, class Arch>
 inline constexpr bool decodes_groups = [] {
-  if constexpr (has_codes<V>)
-    return order_of<V> == Order::grouped && codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists;
+  if constexpr (has_codes<V>) return order_of<V> == Order::grouped && codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists;
   return false;
 }();
 
@@ -94,14 +93,14 @@ struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 };
 
-/// Scales of a unit's rows for those columns, [rows] for each scaled_columns of them. uniform: the rows of each of the two row tiles share
+/// Scales of a unit's rows for those columns, [rows] for each slice of scaled_columns. uniform: the rows of each of the two row tiles share
 /// one scale.
 struct Scales {
   static constexpr Index rows = 2 * side;
   std::array<float, rows * block / depth> values;
   bool uniform;
 
-  const float* of(Index part) const { return values.data() + part * rows; }
+  const float* of(Index slice) const { return values.data() + slice * rows; }
 };
 
 /// Writes the scales of a unit's rows for the block that begins at `column`.

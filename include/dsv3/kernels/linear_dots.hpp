@@ -39,7 +39,7 @@ struct WovenRows {
 
 /// Whether dot products along K can multiply a view: its codes are decoded in groups and, if scaled, in whole blocks.
 template <class Arch, ElementView V>
-inline constexpr bool fits_dots = codec::FitsTiles<V> && bf16::decodes_groups<V, Arch> && bf16::scaled_columns<V> == bf16::block;
+inline constexpr bool fits_dots = codec::FitsTiles<V>&& bf16::decodes_groups<V, Arch>&& bf16::scaled_columns<V> == bf16::block;
 
 /// Columns whose products are summed in one vector before they are scaled: a block, or all columns if w has no scales.
 template <ElementView W>

@@ -152,9 +152,10 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
 /// for sums over the columns of x; for sums over its rows it is turned.
 template <class T, class Arch>
 void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
-  static_assert(T::shape != Shape::across,
-                "dsv3: tiles of Shape::across give each term of a sum a scale of its own, so that no sum can be scaled: use Shape::along, with "
-                "sum_along = false for sums over rows");
+  static_assert(
+      T::shape != Shape::across,
+      "dsv3: tiles of Shape::across give each term of a sum a scale of its own, so that no sum can be scaled: use Shape::along, with "
+      "sum_along = false for sums over rows");
   struct Task {
     std::size_t job;
     Index row;
