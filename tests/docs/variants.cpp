@@ -23,6 +23,7 @@ struct WithE5m2 : DeepSeekV3 {
 // [int8]
 struct Int8 {  // a codec: number format
   using Code = std::int8_t;
+  static constexpr bool exact_in_bf16 = true;
   static float decode(Code c) { return c; }
   static Code encode(float x) { return static_cast<Code>(std::lrint(std::clamp(x, -127.0f, 127.0f))); }
   template <class Arch>

@@ -12,6 +12,7 @@ using namespace test;
 namespace {
 
 using Fp8 = Fp8Block<128, 128>;
+using E5m2 = Dense<codec::E5m2>;
 using Sizes = std::vector<std::array<Index, 3>>;  // T, N, K
 
 const Sizes odd_sizes = {{1, 1, 1}, {20, 3, 0}, {3, 37, 300}, {17, 37, 300}, {20, 576, 131}, {33, 129, 257}, {150, 130, 64}, {600, 20, 40}};
@@ -36,7 +37,7 @@ Matrix<float> product(Context& ctx, const Matrix<float>& x, const Weight<S>& w) 
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("y = bf16(x) W^T over every storage", S, F32, Bf16, F16, Fp8) {
+TEST_CASE_TEMPLATE("y = bf16(x) W^T over every storage", S, F32, Bf16, F16, Fp8, E5m2) {
   Context ctx;
   Random random;
   for (const auto& [t, n, k] : odd_sizes) {
@@ -45,8 +46,38 @@ TEST_CASE_TEMPLATE("y = bf16(x) W^T over every storage", S, F32, Bf16, F16, Fp8)
     const auto y = product(ctx, x, w);
     check_matrix(y, [&](Index i, Index j) { return dot(x, i, w, j); });
     Matrix<float> any(t, n);
-    kernels::linear_bf16(ctx, view(x), AnyStorage::View(w.view()), view(any));
+    kernels::linear_bf16(ctx, view(x), OneOf<F32, Bf16, F16, Fp8, E5m2>::View(w.view()), view(any));
     CHECK(same_bits(any, y));
+  }
+}
+
+TEST_CASE_TEMPLATE("scales of other blocks", S, Fp8Block<3, 32>, Fp8Block<1, 64>, Fp8Block<1, 16>) {
+  static_assert(codec::FitsTiles<typename S::View> == (S::k_block >= 32));
+  Context ctx;
+  Random random;
+  for (const auto& [t, n, k] : Sizes{{3, 37, 300}, {40, 1, 1}, {20, 576, 131}, {33, 129, 257}, {150, 130, 64}, {70, 40, 3500}}) {
+    const Weight<Fp8> codes(random.matrix(n, k));
+    const Index across = (k + S::k_block - 1) / S::k_block;
+    const Matrix<float> scales = random.matrix((n + S::block_rows - 1) / S::block_rows, across), x = random.matrix(t, k);
+    const typename S::View w{codes.view().data, n, k, k, scales.data(), across};
+    const auto multiply = [&](Context& context, ConstMatrixView<float> rows, const typename S::View& weights) {
+      Matrix<float> y = Matrix<float>::Constant(rows.rows(), weights.rows, NAN);
+      kernels::linear_bf16(context, rows, weights, view(y));
+      return y;
+    };
+    const auto y = multiply(ctx, view(x), w);
+    check_matrix(y, [&](Index i, Index j) {
+      return sum(x.cols(), [&](Index c) {
+        return Real(static_cast<double>(bf16(x(i, c)))) *
+               (static_cast<double>(codec::E4m3::decode(w.row(j)[c])) * static_cast<double>(w.scale(j, c)));
+      });
+    });
+    for (const Index count : {1, 17, 33})
+      if (count <= t) CHECK(same_bits(multiply(ctx, view(x).slice(t - count, count), w), y.bottomRows(count)));
+    Parallel openmp{3};
+    Context parallel(openmp, 0);
+    CHECK(same_bits(multiply(parallel, view(x), w), y));
+    CHECK(same_bits(multiply(ctx, view(x), w.slice(n / 3, n - n / 3)), y.rightCols(n - n / 3)));
   }
 }
 

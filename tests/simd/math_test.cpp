@@ -42,6 +42,8 @@ TEST_CASE_TEMPLATE("codes are widened without sign", Arch, DSV3_TEST_ARCHS) {
   for (std::size_t i = 0; i < 256; ++i) {
     simd::widen<Arch>(&bytes[i]).store_unaligned(found.data());
     for (std::size_t j = 0; j < width; ++j) REQUIRE(found[j] == bytes[i + j]);
+    simd::widen_halves<Arch>(&bytes[i]).store_unaligned(found.data());
+    for (std::size_t j = 0; j < width; ++j) REQUIRE(found[j] == (bytes[i + j / 2] >> (j % 2 * 4) & 15));
   }
   for (std::size_t i = 0; i < 65536; i += 7) {
     simd::widen<Arch>(&words[i]).store_unaligned(found.data());

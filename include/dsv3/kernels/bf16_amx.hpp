@@ -59,7 +59,12 @@ struct AmxEngine {
 
 /// Converts a unit's weights to Filled, a few rows at a time.
 template <class Arch, ElementView V>
-class Filler {
+class Filler;
+
+/// Weights whose codes are decoded in groups.
+template <class Arch, ElementView V>
+requires decodes_groups<V, Arch>
+class Filler<Arch, V> {
  public:
   /// Begins a block of columns at `column`: writes its scales to `scales`; fill() then writes its weights to `out`. Rows that the weights
   /// do not have keep their old contents, as do columns beyond a whole group of 64; neither reaches a result.
@@ -71,13 +76,11 @@ class Filler {
     fetched_ = beyond < 0 ? ahead : unit.apart * stride_ + beyond / block * block - column;
     out_ = out.tiles.data();
     row_ = whole ? 0 : 2 * side;
-    bool uniform = true;
+    fill_scales(unit, column, scales);
     for (std::size_t i = 0; i < 2; ++i) {
       codes_[i] = w[i]->row(0) + column;
-      uniform = fill_scales(*w[i], column, scales.rows.data() + i * side) && uniform;
       if (!whole) fill_edge(*w[i], column, out_ + i * block * side);
     }
-    scales.uniform = uniform;
   }
   bool done() const { return row_ == 2 * side; }
 
@@ -117,16 +120,14 @@ class Filler {
   Index stride_, fetched_, row_;
 };
 
-/// The same for storages that do not have one code per element: values are loaded as floats, which are exact in bf16.
+/// All others, whose values are loaded as floats.
 template <class Arch, ElementView V>
-requires(!has_codes<V>) class Filler<Arch, V> {
+requires(!decodes_groups<V, Arch>) class Filler<Arch, V> {
  public:
   void start(const Unit<V>& unit, Index column, Filled& out, Scales& scales) {
     w_ = {&unit.first, &unit.second};
-    column_ = column, out_ = out.tiles.data(), row_ = 0;
-    const bool first = fill_scales(unit.first, column, scales.rows.data()),
-               second = fill_scales(unit.second, column, scales.rows.data() + side);
-    scales.uniform = first && second;
+    apart_ = unit.apart, column_ = column, out_ = out.tiles.data(), row_ = 0;
+    fill_scales(unit, column, scales);
   }
   bool done() const { return row_ == 2 * side; }
 
@@ -137,25 +138,20 @@ requires(!has_codes<V>) class Filler<Arch, V> {
       if (row_ % side >= w.rows) continue;
       const auto row = row_of(w, row_ % side);
       std::uint16_t* out = out_ + row_ / side * (block * side) + row_ % side * depth;
+      prefetch_values(w, row_ % side, column_, apart_);
       for (Index k = 0; k < std::min(block, w.cols - column_); k += 2 * depth) {
-        const auto pairs = [&](Index at) {
-          return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(w, row, at + side), load(w, row, at)));
-        };
-        const auto woven = codec::weave(pairs(column_ + k), pairs(column_ + k + depth));
-        _mm512_store_si512(out + k * side, woven.first);
-        _mm512_store_si512(out + k * side + tile, woven.last);
+        const Index at = column_ + k;
+        const auto values = in_order(order_of<V>, load_values<Arch>(w, row, at), load_values<Arch>(w, row, at + depth));
+        _mm512_store_si512(out + k * side, values.first);
+        _mm512_store_si512(out + k * side + tile, values.last);
       }
     }
   }
 
  private:
-  static __m512 load(const V& w, const row_of_t<V>& row, Index k) {
-    return k + side <= w.cols ? row.template load<Arch>(k) : load_partial<Arch>(row, k, std::max(w.cols - k, Index{0}));
-  }
-
   std::array<const V*, 2> w_;
   std::uint16_t* out_;
-  Index column_, row_;
+  Index apart_, column_, row_;
 };
 
 /// Adds scale * c to a tile of sums.
@@ -177,18 +173,18 @@ inline void add_scaled(const float* c, const float* scales, float* sum) {
 /// the last ones for this unit and the row tiles from `row_tile` on.
 struct Addend {
   float* sums = nullptr;
-  const Scales* scales = nullptr;
+  const float* scales = nullptr;
   const float* products = nullptr;
   Index columns = 0, unit = 0, row_tile = 0;
-  bool completes = false;
+  bool uniform = false, completes = false;
 
   template <int Product>
   [[gnu::always_inline]] void add() const {
     constexpr std::size_t i = Product / 2, j = Product % 2;
     if (static_cast<Index>(j) >= columns) return;
-    const float *c = products + Product * sum_tile, *rows = scales->rows.data() + i * side;
+    const float *c = products + Product * sum_tile, *rows = scales + i * side;
     float* sum = sums + (2 * j + i) * sum_tile;
-    scales->uniform ? add_scaled(c, *rows, sum) : add_scaled(c, rows, sum);
+    uniform ? add_scaled(c, *rows, sum) : add_scaled(c, rows, sum);
   }
 };
 
@@ -198,8 +194,9 @@ struct Addend {
 template <class Arch, ElementView V, class Finish>
 void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index apart, Scratch& scratch,
                               Finish&& finish) {
+  constexpr int most_slices = block / scaled_columns<V>;  // slices of a block of columns are scaled one by one
   const Index tiles = part.end - part.begin, pairs = (tiles + 1) / 2, blocks = part.last - part.first;
-  const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols);
+  const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols), cols = units.front().first.cols;
   const auto filled = [&](Index n) -> Filled& { return scratch.filled[static_cast<std::size_t>(n % 2)]; };
   const auto scales = [&](Index n) -> Scales& { return scratch.scales[static_cast<std::size_t>(n % 3)]; };
   Filler<Arch, V> filler;
@@ -218,14 +215,15 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
   for (start(0); !filler.done();) filler.template fill<2>();
   for (Index n = 0; n < count * blocks; ++n) {
     const Index u = n / blocks, b = part.first + n % blocks;
-    const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
+    const Index slices = most_slices == 1 ? 1 : share(std::min(block, cols - b * block), scaled_columns<V>);
     if (n + 1 < count * blocks) start(n + 1);
-    for (Index pair = 0; pair < pairs; ++pair) {
+    for (Index pair = 0, slice = 0; pair < pairs; slice + 1 < slices ? ++slice : (slice = 0, ++pair)) {
+      const Index column = b * block + slice * scaled_columns<V>, steps = share(std::min(scaled_columns<V>, x.cols - column), depth);
       const Index columns = std::min(Index{2}, tiles - 2 * pair);
       const auto run = [&]<int Columns, int Rows>() __attribute__((always_inline)) {
         multiply_panel<Columns>(
-            {filled(n).tiles.data(), block * side}, x.at(part.begin + 2 * pair, b * block), x_stride, steps, scratch.products.data(),
-            last.columns, [&](auto step) __attribute__((always_inline)) {
+            {filled(n).tiles.data() + slice * scaled_columns<V> * side, block * side}, x.at(part.begin + 2 * pair, column), x_stride, steps,
+            scratch.products.data(), last.columns, [&](auto step) __attribute__((always_inline)) {
               if constexpr (Rows > 0) filler.template fill<Rows>();
               last.add<step>();
             });
@@ -236,20 +234,22 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
       if (filler.done())
         run_filling.template operator()<0>();
       else if (pairs == 1)
-        run_filling.template operator()<8>();
+        run_filling.template operator()<8 / most_slices>();
       else if (pairs <= 3)
-        run_filling.template operator()<4>();
+        run_filling.template operator()<4 / most_slices>();
       else
-        run_filling.template operator()<2>();
+        run_filling.template operator()<std::max(2 / most_slices, 1)>();
       finish_last();
       last = {.sums = scratch.sums.data() + u * apart + pair * 4 * sum_tile,
-              .scales = &scales(n),
+              .scales = scales(n).of(slice),
               .products = scratch.products.data(),
               .columns = columns,
               .unit = u,
               .row_tile = part.begin + 2 * pair,
-              .completes = (b + 1) * block >= x.cols};
+              .uniform = scales(n).uniform,
+              .completes = column + scaled_columns<V> >= cols};
     }
+    while (!filler.done()) filler.template fill<2>();
   }
   finish_panel(scratch.products.data(), last.columns);
   simd::unroll<4>([&](auto product) { last.template add<product>(); });

@@ -14,21 +14,23 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 #ifdef DSV3_HAS_BF16_TILES
 
 /// Converts 128 columns of a unit's weights to pairs of columns of 16 rows. Pair p of step s of row tile i is at i * block * side + s *
-/// tile + p * depth: its two columns of row 0, of row 1 and so on. Columns are in the order of codec::Bf16Group, as in Packed.
+/// tile + p * depth: its two columns of row 0, of row 1 and so on. Columns are in the order of V, as in Packed.
 template <class Arch, ElementView V>
 class PairFiller {
  public:
   /// Writes the columns from `column` on to `out`, and their scales to `scales`. Rows that the weights do not have become zeros, as do
   /// columns up to a whole group of 64.
-  static void fill(const Unit<V>& unit, Index column, std::uint16_t* out, float* scales) {
+  static void fill(const Unit<V>& unit, Index column, std::uint16_t* out, Scales& scales) {
     const std::array<const V*, 2> w{&unit.first, &unit.second};
-    for (std::size_t i = 0; i < 2; ++i, out += block * side) {
-      fill_scales(*w[i], column, scales + i * side);
+    fill_scales(unit, column, scales);
+    for (std::size_t i = 0; i < 2; ++i, out += block * side)
       for (Index k = 0; k < block && column + k < w[i]->cols; k += Packed::group) {
-        if constexpr (has_codes<V>) fetch(unit, *w[i], column + k);
+        if constexpr (has_codes<V>)
+          fetch(unit, *w[i], column + k);
+        else if (k == 0)
+          for (Index n = 0; n < w[i]->rows; ++n) prefetch_values(*w[i], n, column, unit.apart);
         group(*w[i], column + k, out + k * side);
       }
-    }
   }
 
  private:
@@ -43,7 +45,7 @@ class PairFiller {
 
   static void group(const V& w, Index column, std::uint16_t* out) {
     const Index columns = w.cols - column;
-    if constexpr (std::is_same_v<codec_of<typename V::Storage>, codec::E4m3> && has_codes<V>) {
+    if constexpr (std::is_same_v<codec_of<typename V::Storage>, codec::E4m3> && decodes_groups<V, Arch>) {
       Square codes;  // element [i, j]: codes 4 j to 4 j + 3 of row i
       if (w.rows == side && columns >= 64) {
         const Index stride = w.row(1) - w.row(0);
@@ -73,20 +75,16 @@ class PairFiller {
 
   /// 32 values of row i from column k on as bf16.
   static __m512i load(const V& w, Index i, Index k) {
-    const Index n = std::clamp(w.cols - k, Index{0}, depth);
-    if constexpr (has_codes<V>) {
+    if constexpr (std::is_same_v<codec_of<typename V::Storage>, codec::BFloat16> && has_codes<V>) {
+      const Index n = std::clamp(w.cols - k, Index{0}, depth);
       return _mm512_maskz_loadu_epi16(n == depth ? ~__mmask32{0} : (__mmask32{1} << n) - 1, w.row(i) + k);
     } else {
-      const auto row = row_of(w, i);
-      const auto floats = [&](Index at) -> __m512 {
-        return at + side <= w.cols ? row.template load<Arch>(at) : load_partial<Arch>(row, at, std::max(w.cols - at, Index{0}));
-      };
-      return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(floats(k + side), floats(k)));
+      return load_values<Arch>(w, row_of(w, i), k);
     }
   }
 
   /// Offset of columns 2 p and 2 p + 1 of a group of 64.
-  static constexpr Index place(Index p) { return p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth; }
+  static constexpr Index place(Index p) { return order_of<V> == Order::plain ? p * depth : p % 8 / 4 * tile + (p / 8 * 4 + p % 4) * depth; }
 };
 
 struct DotEngine {
@@ -121,17 +119,20 @@ struct DotEngine {
       }
     };
     std::uint16_t* weights = scratch.filled[0].tiles.data();
-    float* scales = scratch.scales[0].rows.data();
+    Scales& scales = scratch.scales[0];
     for (std::size_t u = 0; u < units.size(); ++u) {
       float* sums = scratch.sums.data() + static_cast<Index>(u) * apart;
       for (Index b = part.first; b < part.last; ++b) {
         PairFiller<Arch, V>::fill(units[u], b * block, weights, scales);
-        const Index steps = (std::min(block, x.cols - b * block) + depth - 1) / depth;
+        const Index columns = std::min(block, units[u].first.cols - b * block);
         each([&](Index t, bool pair) {
-          const std::uint16_t* activations = x.at(part.begin + t, b * block);
           float* to = sums + t * 2 * sum_tile;
-          pair ? multiply_two(weights, activations, x_stride, steps, scales, to)
-               : multiply_one(rows(t), weights, activations, steps, scales, to);
+          for (Index k = 0; k < columns; k += scaled_columns<V>) {
+            const Index steps = share(std::min(scaled_columns<V>, x.cols - b * block - k), depth);
+            const std::uint16_t *activations = x.at(part.begin + t, b * block + k), *left = weights + k * side;
+            const float* by = scales.of(k / scaled_columns<V>);
+            pair ? multiply_two(left, activations, x_stride, steps, by, to) : multiply_one(rows(t), left, activations, steps, by, to);
+          }
         });
       }
       if (part.last * block < x.cols) continue;

@@ -9,18 +9,21 @@
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
 /// x [rows, cols] as tiles of column pairs [16 pairs, 16 rows, 2]: tile (i, k) holds rows [16 i, 16 i + 16) and columns [32 k, 32 k + 32).
-/// For a right operand of weights, columns are padded to whole groups of 64, and each group is in the order of codec::Bf16Group.
+/// For a right operand of weights, columns are padded to whole groups of 64, and each group is in the order that the weights ask for.
 struct Packed {
   std::uint16_t* data = nullptr;
   Index rows = 0, cols = 0;
+  Order order = Order::plain;
 
   static constexpr Index group = 2 * depth;
   static Index size(Index rows, Index cols) { return (rows + side - 1) / side * side * padded(cols); }
   /// A right operand for x [rows, cols], not yet filled, in `scope` or at `data`, which has room for right_size() numbers.
   static Index right_size(Index rows, Index cols) { return size(rows, (cols + group - 1) / group * group); }
-  static Packed right(std::uint16_t* data, Index rows, Index cols) { return {data, rows, (cols + group - 1) / group * group}; }
-  static Packed right(Workspace::Scope& scope, Index rows, Index cols) {
-    return right(scope.matrix<std::uint16_t>(1, right_size(rows, cols)).data(), rows, cols);
+  static Packed right(std::uint16_t* data, Index rows, Index cols, Order order) {
+    return {data, rows, (cols + group - 1) / group * group, order};
+  }
+  static Packed right(Workspace::Scope& scope, Index rows, Index cols, Order order) {
+    return right(scope.matrix<std::uint16_t>(1, right_size(rows, cols)).data(), rows, cols, order);
   }
   Index row_tiles() const { return (rows + side - 1) / side; }
   const std::uint16_t* at(Index row_tile, Index column) const { return data + row_tile * side * padded(cols) + column * side; }
@@ -81,6 +84,29 @@ inline __m512i load_bf16(const float* p, Index n) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(last, first));
 }
 
+/// 64 numbers, 0 to 31 in a and 32 to 63 in b, in an order.
+[[gnu::always_inline]] inline codec::detail::Bf16Pair in_order(Order order, __m512i a, __m512i b) {
+  return order == Order::grouped ? codec::weave(a, b) : codec::detail::Bf16Pair{a, b};
+}
+
+/// 32 values of a row of weights from column k on; zeros for those beyond its last column.
+template <class Arch, ElementView V>
+[[gnu::always_inline]] inline __m512i load_values(const V& w, const row_of_t<V>& row, Index k) {
+  const auto floats = [&](Index at) -> __m512 {
+    return at + side <= w.cols ? row.template load<Arch>(at) : load_partial<Arch>(row, at, std::max(w.cols - at, Index{0}));
+  };
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(floats(k + side), floats(k)));
+}
+
+/// Prefetches the values of row i two blocks after `column`, or those of the next unit, which begins `apart` rows later.
+template <ElementView V>
+void prefetch_values(const V& w, Index i, Index column, Index apart) {
+  constexpr Index line = std::max(512 / row_of_t<V>::bits, Index{1});
+  const Index ahead = column + prefetch_blocks * block, beyond = (ahead - w.cols) / block * block;
+  const auto row = row_of(w, ahead < w.cols ? i : i + apart);
+  for (Index k = 0; k < block; k += line) row.prefetch((ahead < w.cols ? ahead : beyond) + k, 0);
+}
+
 /// Fills row tile i of `packed` from x.
 inline void pack(ConstMatrixView<float> x, Index i, const Packed& packed) {
   auto* out = const_cast<std::uint16_t*>(packed.at(i, 0));
@@ -99,8 +125,8 @@ inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) 
     Square first{}, last{};
     for (Index t = 0; t < std::min(side, x.rows() - i * side); ++t) {
       const float* row = x.row_data(i * side + t) + k;
-      const auto woven = codec::weave(load_bf16(row, x.cols() - k), load_bf16(row + depth, x.cols() - k - depth));
-      first.rows[t] = woven.first, last.rows[t] = woven.last;
+      const auto ordered = in_order(packed.order, load_bf16(row, x.cols() - k), load_bf16(row + depth, x.cols() - k - depth));
+      first.rows[t] = ordered.first, last.rows[t] = ordered.last;
     }
     for (auto* half : {&first, &last}) {
       transpose(*half);
@@ -110,8 +136,8 @@ inline void pack_right(ConstMatrixView<float> x, Index i, const Packed& packed) 
 }
 
 /// The same for all of x, at `data`.
-inline Packed pack_right(ConstMatrixView<float> x, std::uint16_t* data) {
-  const auto packed = Packed::right(data, x.rows(), x.cols());
+inline Packed pack_right(ConstMatrixView<float> x, std::uint16_t* data, Order order) {
+  const auto packed = Packed::right(data, x.rows(), x.cols(), order);
   for (Index i = 0; i < packed.row_tiles(); ++i) pack_right(x, i, packed);
   return packed;
 }
@@ -144,14 +170,17 @@ void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, I
 /// right operand of weights. Only the first `columns` are valid: zeros are stored for the others and, if these are the `last` columns of x,
 /// for its padding.
 inline void store_right(const float* sums, Index columns, bool last, const Packed& x, Index row_tile, Index column) {
-  constexpr Index eight = side / 2, pairs_apart = eight / 2 * depth;  // 8 columns are 4 pairs
+  constexpr Index eight = side / 2, pairs_of_eight = eight / 2 * depth;  // 8 columns are 4 pairs
+  const bool grouped = x.order == Order::grouped;
   for (; columns > 0 || (last && column % Packed::group != 0); columns -= side, column += side) {
     const auto sum = [&](Index k) { return k < columns ? _mm512_load_ps(sums + k * side) : _mm512_setzero_ps(); };
+    const Index in_group = column % Packed::group / side;
     auto* first =
-        const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) + column % Packed::group / side * pairs_apart;
+        const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) + in_group * (grouped ? 1 : 2) * pairs_of_eight;
+    auto* second = first + (grouped ? tile : pairs_of_eight);
     for (Index k = 0; k < eight; k += 2) {
       _mm512_store_si512(first + k / 2 * depth, bf16_pairs(sum(k), sum(k + 1)));
-      _mm512_store_si512(first + tile + k / 2 * depth, bf16_pairs(sum(eight + k), sum(eight + k + 1)));
+      _mm512_store_si512(second + k / 2 * depth, bf16_pairs(sum(eight + k), sum(eight + k + 1)));
     }
   }
 }

@@ -15,6 +15,7 @@ inline constexpr Index cached_columns = 2048;  ///< columns of Engine::row_tiles
 /// the first, sums of the second) for each unit and row tile.
 template <class Engine, class Arch, ElementView V, class Finish>
 void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
+  assert(x.order == order_of<V>);
   const Index row_tiles = x.row_tiles(), blocks = share(x.cols, block), count = static_cast<Index>(units.size());
   float* sums = scratch.sums.data();
   if (blocks == 0) {

@@ -16,18 +16,11 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 template <class Arch, class P>
 struct Tiles;
 
-/// Whether a view can be multiplied by tiles: its values are exact in bf16, this build can convert them, and its scales hold for 128
-/// columns.
-template <class Arch, ElementView V>
-inline constexpr bool fits_tiles = codec::values_exact_in_bf16<V> &&
-                                   (codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists ||
-                                    !has_codes<V>)&&(!V::Storage::scaled || V::Storage::k_block % bf16::block == 0);
-
 /// Calls f(view) with the view that w is or holds, if that fits tiles; returns whether it does.
-template <class Arch, WeightView W, class F>
+template <WeightView W, class F>
 bool visit_fitting(const W& w, F&& f) {
   return visit_weight(w, [&]<class V>(const V& v) {
-    if constexpr (fits_tiles<Arch, V>) return f(v), true;
+    if constexpr (codec::FitsTiles<V>) return f(v), true;
     return false;
   });
 }
@@ -42,7 +35,7 @@ struct Tiles<Arch, Product<W>> {
   /// Calls f(Tiles) with the concrete views of the weights; returns false if the weights do not fit tiles.
   template <class F>
   bool resolve(F&& f) const {
-    return visit_fitting<Arch>(p.w, [&]<class V>(const V& w) { f(Tiles<Arch, Product<V>>{{p.x, w, p.y}}); });
+    return visit_fitting(p.w, [&]<class V>(const V& w) { f(Tiles<Arch, Product<V>>{{p.x, w, p.y}}); });
   }
   Index rows() const { return p.y.cols(); }
   auto unit(Index row) const requires ElementView<W> {
@@ -65,7 +58,7 @@ struct Tiles<Arch, GatedProduct<W, H, A>> {
   template <class F>
   bool resolve(F&& f) const {
     bool same = false;
-    visit_fitting<Arch>(p.gate, [&]<class V>(const V& gate) {
+    visit_fitting(p.gate, [&]<class V>(const V& gate) {
       visit_weight(p.up, [&]<class U>(const U& up) {
         if constexpr (std::is_same_v<U, V>)
           if (p.x.data() == p.x_up.data()) same = true, f(Tiles<Arch, GatedProduct<V, H, A>>{{p.x, p.x_up, gate, up, p.h, p.activation}});
@@ -90,27 +83,39 @@ struct Tiles<Arch, GatedProduct<W, H, A>> {
   }
 };
 
-/// The group cut into runs: consecutive products with the same x.
+/// The order in which a product's x is packed.
+template <WeightView W>
+bf16::Order order_for(const Product<W>& p) {
+  return bf16::order_for(p.w);
+}
+template <WeightView W, class H, class A>
+bf16::Order order_for(const GatedProduct<W, H, A>& p) {
+  return bf16::order_for(p.gate);
+}
+
+/// The group cut into runs: consecutive products with the same x in the same order.
 template <class P>
 std::span<const std::span<const P>> runs_of_one_x(Workspace::Scope& scope, std::span<const P> group) {
   const auto runs = scope.array<std::span<const P>>(static_cast<Index>(group.size()));
-  const auto same = [](const auto& a, const auto& b) { return a.data() == b.data() && a.rows() == b.rows() && a.cols() == b.cols(); };
+  const auto same = [](const P& a, const P& b) {
+    return a.x.data() == b.x.data() && a.x.rows() == b.x.rows() && a.x.cols() == b.x.cols() && order_for(a) == order_for(b);
+  };
   std::size_t n = 0;
   for (std::size_t i = 0, begin = 0; i < group.size(); ++i)
-    if (i + 1 == group.size() || !same(group[i].x, group[i + 1].x)) runs[n++] = group.subspan(begin, i + 1 - begin), begin = i + 1;
+    if (i + 1 == group.size() || !same(group[i], group[i + 1])) runs[n++] = group.subspan(begin, i + 1 - begin), begin = i + 1;
   return runs.first(n);
 }
 
-/// A form of the x of every product, such as packed tiles; products of a run share it. make(x) makes the forms one by one; fill(x, form, i)
+/// A form of the x of every product, such as packed tiles; products of a run share it. make(p) makes the forms one by one; fill(x, form, i)
 /// then fills pieces 0 to pieces(form) - 1 of all forms in one parallel loop.
 template <class P, class Make, class Pieces, class Fill>
 auto form_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group, Make&& make, Pieces&& pieces, Fill&& fill) {
   using Run = std::span<const P>;
-  using Form = decltype(make(group.front().x));
+  using Form = decltype(make(group.front()));
   const auto runs = runs_of_one_x(scope, group);
   const auto forms = scope.array<Form>(static_cast<Index>(group.size()));
   const auto of = [&](const Run& r) { return forms.subspan(static_cast<std::size_t>(r.data() - group.data()), r.size()); };
-  for (const Run& r : runs) std::ranges::fill(of(r), make(r.front().x));
+  for (const Run& r : runs) std::ranges::fill(of(r), make(r.front()));
   for_each_panel(
       ctx, runs, [&](const Run& r) { return pieces(of(r).front()); }, [](const Run& r) { return r.front().x.size(); },
       [](const Run&, Index) { return Index{1}; }, [&](const Run& r, Index piece, Index, int) { fill(r.front().x, of(r).front(), piece); });
@@ -121,7 +126,7 @@ auto form_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group, M
 template <class P>
 std::span<const bf16::Packed> pack_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
   return form_all(
-      ctx, scope, group, [&](ConstMatrixView<float> x) { return bf16::Packed::right(scope, x.rows(), x.cols()); },
+      ctx, scope, group, [&](const P& p) { return bf16::Packed::right(scope, p.x.rows(), p.x.cols(), order_for(p)); },
       [](const bf16::Packed& packed) { return packed.row_tiles(); },
       [](ConstMatrixView<float> x, const bf16::Packed& packed, Index tile) { bf16::pack_right(x, tile, packed); });
 }
@@ -181,7 +186,7 @@ bool multiply_slabs(Context& ctx, std::span<const P> group) {
       [&](const Run& r) { return bf16::side * r.front().x.cols() * rows(r); },
       [](const Run& r, Index count) { return bf16::Packed::right_size(count, r.front().x.cols()); },
       [](const Run& r, Index begin, Index count, bf16::Scratch& scratch, std::uint16_t* memory) {
-        const auto x = bf16::pack_right(r.front().x.slice(begin, count), memory);
+        const auto x = bf16::pack_right(r.front().x.slice(begin, count), memory, order_for(r.front()));
         for (const P& p : r) multiply_rows<Arch, Engine>(rows_of(p, begin, count), x, 0, Tiles<Arch, P>{p}.rows(), scratch);
       });
 }

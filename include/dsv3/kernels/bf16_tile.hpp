@@ -48,6 +48,29 @@ inline Index share(Index n, Index parts) { return (n + parts - 1) / parts; }
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
 
+/// Columns of V whose products are summed before they are scaled; unscaled weights are summed in blocks, too.
+template <ElementView V>
+inline constexpr Index scaled_columns = V::Storage::scaled ? std::min(Index{V::Storage::k_block}, block) : block;
+
+/// The order of columns within each group of 64 of operands: that of codec::Bf16Group, or `plain`, as in memory, in which 32 columns that
+/// have a scale of their own are one step of a tile.
+enum class Order { grouped, plain };
+template <ElementView V>
+inline constexpr Order order_of = scaled_columns<V> < 2 * depth ? Order::plain : Order::grouped;
+
+/// The order that activations need to be multiplied by w.
+template <WeightView W>
+Order order_for(const W& w) {
+  return visit_weight(w, []<class V>(const V&) { return order_of<V>; });
+}
+
+/// Whether the engines decode codes of V in groups; they load other values as floats, which are exact in bf16.
+template <ElementView V, class Arch>
+inline constexpr bool decodes_groups = [] {
+  if constexpr (has_codes<V>) return order_of<V> == Order::grouped && codec::Bf16Group<codec_of<typename V::Storage>, Arch>::exists;
+  return false;
+}();
+
 /// Two row tiles of weights, at most 16 rows each, that are multiplied together: adjacent rows of one weight, or the same rows of a gate
 /// and an up projection. The next unit begins `apart` rows later.
 template <ElementView V>
@@ -70,21 +93,31 @@ struct Filled {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 };
 
-/// Scales of a unit's rows for those columns. uniform: the rows of each of the two row tiles share one scale.
+/// Scales of a unit's rows for those columns, [rows] for each slice of scaled_columns. uniform: the rows of each of the two row tiles share
+/// one scale.
 struct Scales {
-  std::array<float, 2 * side> rows;
+  static constexpr Index rows = 2 * side;
+  std::array<float, rows * block / depth> values;
   bool uniform;
+
+  const float* of(Index slice) const { return values.data() + slice * rows; }
 };
 
-/// Writes the scales of the rows of a row tile for the block that begins at `column`. Returns whether they are all the same.
+/// Writes the scales of a unit's rows for the block that begins at `column`.
 template <ElementView V>
-bool fill_scales(const V& w, Index column, float* scales) {
-  const bool uniform = w.rows == 0 || w.uniform_rows(0) >= w.rows;
-  if (uniform)
-    std::fill_n(scales, side, w.rows > 0 ? w.scale(0, column) : 0.0f);
-  else
-    for (Index i = 0; i < w.rows; ++i) scales[i] = w.scale(i, column);
-  return uniform;
+void fill_scales(const Unit<V>& unit, Index column, Scales& scales) {
+  scales.uniform = true;
+  float* out = scales.values.data();
+  for (Index k = column; k < std::min(column + block, unit.first.cols); k += scaled_columns<V>)
+    for (const V* w : {&unit.first, &unit.second}) {
+      if (w->rows == 0 || w->uniform_rows(0) >= w->rows) {
+        std::fill_n(out, side, w->rows > 0 ? w->scale(0, k) : 0.0f);
+      } else {
+        for (Index i = 0; i < w->rows; ++i) out[i] = w->scale(i, k);
+        scales.uniform = false;
+      }
+      out += side;
+    }
 }
 
 /// What a worker needs to multiply panels. `products` and `sums` have the same alignment within their pages, so that loads of one do not

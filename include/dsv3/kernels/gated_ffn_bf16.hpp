@@ -51,8 +51,8 @@ bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) 
       [&](const Network& p, Index rows) { return x_size(p, rows) + bf16::Packed::right_size(rows, weight_rows(p.gate)); },
       [&](const Network& p, Index begin, Index count, bf16::Scratch& scratch, std::uint16_t* memory) {
         const auto rows = p.x.slice(begin, count);
-        const auto x = bf16::pack_right(rows, memory);
-        const auto h = bf16::Packed::right(memory + x_size(p, count), count, weight_rows(p.gate));
+        const auto x = bf16::pack_right(rows, memory, bf16::order_for(p.gate));
+        const auto h = bf16::Packed::right(memory + x_size(p, count), count, weight_rows(p.gate), bf16::order_for(p.down));
         const GatedProduct<W, bf16::Packed, A> inner{rows, rows, p.gate, p.up, h, p.activation};
         const Product<W> outer{{}, p.down, MatrixView<float>(p.y).slice(begin, count)};  // its x is h
         multiply_rows<Arch, Engine>(inner, x, 0, weight_rows(p.gate), scratch);
@@ -71,7 +71,7 @@ void networks_in_panels(Context& ctx, std::span<const GatedNetwork<W, A>> group)
   const auto hidden = scope.array<bf16::Packed>(n);
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& [x, gate, up, down, y, activation] = group[i];
-    hidden[i] = bf16::Packed::right(scope, x.rows(), weight_rows(gate));
+    hidden[i] = bf16::Packed::right(scope, x.rows(), weight_rows(gate), bf16::order_for(down));
     std::construct_at(&inner[i], Inner{x, x, gate, up, hidden[i], activation});
     std::construct_at(&outer[i], Product<W>{{}, down, y});  // its x is hidden[i]
   }

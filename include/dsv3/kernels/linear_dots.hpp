@@ -37,6 +37,10 @@ struct WovenRows {
   }
 };
 
+/// Whether dot products along K can multiply a view: its codes are decoded in groups and, if scaled, in whole blocks.
+template <class Arch, ElementView V>
+inline constexpr bool fits_dots = codec::FitsTiles<V>&& bf16::decodes_groups<V, Arch>&& bf16::scaled_columns<V> == bf16::block;
+
 /// Columns whose products are summed in one vector before they are scaled: a block, or all columns if w has no scales.
 template <ElementView W>
 Index columns_of_sum(const W& w) {
@@ -142,7 +146,7 @@ void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
 template <class P>
 std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
   return form_all(
-      ctx, scope, group, [&](ConstMatrixView<float> x) { return WovenRows::in(scope, x.rows(), x.cols()); },
+      ctx, scope, group, [&](const P& p) { return WovenRows::in(scope, p.x.rows(), p.x.cols()); },
       [](const WovenRows& woven) { return woven.rows; },
       [](ConstMatrixView<float> x, const WovenRows& woven, Index t) { woven.fill(t, x.row_data(t), x.cols()); });
 }
@@ -151,7 +155,7 @@ std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std:
 template <class Arch, WeightView W>
 void rows_by_dots(const WovenRows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
   visit_weight(w, [&]<class V>(const V& v) {
-    if constexpr (fits_tiles<Arch, V> && has_codes<V>) panel_dots<Arch>(x, v.slice(begin, count), y, ldy);
+    if constexpr (fits_dots<Arch, V>) panel_dots<Arch>(x, v.slice(begin, count), y, ldy);
   });
 }
 
@@ -195,7 +199,7 @@ void multiply_dots(Context& ctx, std::span<const GatedProduct<W, MatrixView<floa
 /// Whether dot products along K can form a product.
 template <class Arch, WeightView W>
 bool takes_dots(const W& w) {
-  return visit_weight(w, []<class V>(const V&) { return fits_tiles<Arch, V> && has_codes<V>; });
+  return visit_weight(w, []<class V>(const V&) { return fits_dots<Arch, V>; });
 }
 template <class Arch, WeightView W>
 bool takes_dots(const Product<W>& p) {

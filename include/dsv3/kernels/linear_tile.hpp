@@ -81,9 +81,9 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
         simd::unroll<N>([&](auto n) __attribute__((always_inline)) { part[m][n] = simd::fma<Arch>(xk, wk[n], part[m][n]); });
       });
     };
-    if constexpr (Group::vectors == 1 && S::k_block == 8 * step)
+    if constexpr (Group::vectors == 1 && S::k_block % step == 0 && S::k_block <= 8 * step)
       if (end - k0 == S::k_block) {
-        simd::unroll<8>([&](auto i) __attribute__((always_inline)) { one_vector(k0 + i * step); });
+        simd::unroll<S::k_block / step>([&](auto i) __attribute__((always_inline)) { one_vector(k0 + i * step); });
         k = end;
       }
     for (; k + step <= end; k += step) one_vector(k);

@@ -1,26 +1,45 @@
-// Floor 2. Decoding codes to bf16, 64 at a time, for the tiles of kernels/bf16_tile.hpp. Only for codecs that are exact in bf16.
+// Floor 2. Which storages bf16 tiles can multiply (kernels/bf16_tile.hpp), and decoding of codes to bf16, 64 at a time.
 //
 // Bf16Group<Codec, Arch>::load(codes) decodes 64 codes: `first` has the first 8 of each 16, `last` the last 8, the order in which e4m3 is
 // decoded fastest. store(codes, first, last) writes them to memory. weave(a, b) permutes 64 bf16 numbers, 0 to 31 in a and 32 to 63 in b,
-// to the same order. `exists` is false if this build cannot decode the codec so.
+// to the same order. `exists` is false if this build cannot decode the codec so: its values are then loaded as floats.
 #pragma once
 
 #include "dsv3/quant/storage.hpp"
 
 namespace dsv3::inline DSV3_ISA::codec {
 
-/// Whether every value of the codec is a bf16 number.
+/// Whether every value of the codec is a bf16 number, as the codec says.
 template <class C>
-inline constexpr bool exact_in_bf16 = std::is_same_v<C, BFloat16> || std::is_same_v<C, E4m3>;
+inline constexpr bool exact_in_bf16 = [] {
+  if constexpr (requires { C::exact_in_bf16; })
+    return C::exact_in_bf16;
+  else
+    return false;
+}();
+
+/// Whether tiles can scale the products of a view: a step of a tile sums 32 columns, and at most 128 are summed before they are scaled.
+template <class V>
+inline constexpr bool scales_fit_tiles =
+    !V::Storage::scaled || V::Storage::k_block == 32 || V::Storage::k_block == 64 || V::Storage::k_block % 128 == 0;
 
 /// Whether the values of a view's rows are exact in bf16: as the rows say, or else by the codec.
 template <class V>
 inline constexpr bool values_exact_in_bf16 = [] {
-  if constexpr (requires { row_of_t<V>::exact_in_bf16; })
+  if constexpr (requires { row_of_t<V>::exact_in_bf16; }) {
+    static_assert(!row_of_t<V>::exact_in_bf16 || scales_fit_tiles<V>,
+                  "dsv3: rows that are exact_in_bf16 need a k_block of 32, 64 or a multiple of 128; with other scales leave exact_in_bf16 "
+                  "out, and products are formed in float32");
     return row_of_t<V>::exact_in_bf16;
-  else
+  } else {
     return exact_in_bf16<codec_of<typename V::Storage>>;
+  }
 }();
+
+/// A view of weights that bf16 tiles can multiply, in a build that has them: its unscaled values are exact in bf16, and its scales, if any,
+/// hold for 32, 64 or a multiple of 128 columns. Products of other views are formed in float32.
+template <class V>
+concept FitsTiles = ElementView<V> && values_exact_in_bf16<V> && scales_fit_tiles<V>;
 
 template <class C, class Arch>
 struct Bf16Group {

@@ -1,7 +1,8 @@
 // Floor 2. Codecs: the codes of a number format, and the float that each stands for.
 //
 // A codec has a Code type, decode(Code) -> float, encode(float) -> Code (round to nearest even, saturating if the format's comment says
-// so), and load<Arch>(p), which decodes one vector of codes. load must agree with decode for every code, bit for bit.
+// so), and load<Arch>(p), which decodes one vector of codes. load must agree with decode for every code, bit for bit. A codec whose values
+// are all exact in bf16 may define `exact_in_bf16` as true.
 #pragma once
 
 #include <bit>

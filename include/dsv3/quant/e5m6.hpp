@@ -11,6 +11,7 @@ struct E5m6 {
   using Code = std::uint16_t;
   static constexpr float largest = 65024;
   static constexpr int mantissa_bits = 6, min_exponent = -14;
+  static constexpr bool exact_in_bf16 = true;
 
   static constexpr float decode(Code c) { return Float16::decode(static_cast<std::uint16_t>(c << 4)); }
 

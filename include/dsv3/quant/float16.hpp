@@ -10,6 +10,7 @@ namespace dsv3::inline DSV3_ISA::codec {
 /// bfloat16: the upper half of a float32. encode rounds to nearest even; NaN stays NaN.
 struct BFloat16 {
   using Code = std::uint16_t;
+  static constexpr bool exact_in_bf16 = true;
 
   static constexpr float decode(Code c) { return std::bit_cast<float>(static_cast<std::uint32_t>(c) << 16); }
 

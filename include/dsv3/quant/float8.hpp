@@ -15,6 +15,7 @@ struct E4m3 {
   using Code = std::uint8_t;
   static constexpr float largest = 448;
   static constexpr int mantissa_bits = 3, min_exponent = -6;  ///< of normal numbers
+  static constexpr bool exact_in_bf16 = true;
 
   static constexpr float decode(Code c) {
     const std::uint32_t magnitude = c & 0x7fu, sign = static_cast<std::uint32_t>(c & 0x80u) << 24;
@@ -61,6 +62,7 @@ struct E5m2 {
   using Code = std::uint8_t;
   static constexpr float largest = 57344;
   static constexpr int mantissa_bits = 2, min_exponent = -14;
+  static constexpr bool exact_in_bf16 = true;
 
   static constexpr float decode(Code c) { return Float16::decode(static_cast<std::uint16_t>(c << 8)); }
 

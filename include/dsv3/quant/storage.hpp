@@ -17,7 +17,8 @@ namespace dsv3::inline DSV3_ISA {
 /// multiple of the width, and all of them lie within the row. prefetch(k, ahead) prefetches the value `ahead` columns after k, which may
 /// lie beyond the row's end. `bits` is the size of a value in memory. How at() and load() get a value (unpack, look up, multiply by the
 /// scale of a small group) is up to the row.
-/// A row whose values are all exact in bf16 may define `exact_in_bf16` as true: its products then use bf16 tiles if the build has them.
+/// A row whose values are all exact in bf16 may define `exact_in_bf16` as true: its products then use bf16 tiles if the build has them and
+/// the compute policy rounds activations (codec::FitsTiles).
 template <class R>
 concept ValueRow = requires(const R& row, Index k) {
   { R::bits } -> std::convertible_to<Index>;
@@ -104,8 +105,9 @@ using group_of = typename detail::GroupOf<row_of_t<W>, Arch>::Type;
 
 /// A view of W [rows, cols] whose element [i, k] is `row(i).at(k) * scale(i, k)`. row(i) is a ValueRow, or a pointer to codes of
 /// Storage::Codec, one per element. scale(i, k) is constant over each aligned group of k_block columns, whose products are summed before
-/// they are scaled, and over rows [i, uniform_rows(i)); scales of smaller groups belong to the row's values. If there are no scales,
-/// `scaled` is false and scale(i, k) is 1. slice(begin, count) is a view of rows [begin, begin + count).
+/// they are scaled, and over rows [i, uniform_rows(i)). k_block is a multiple of 16, at most 512; scales of smaller groups belong to the
+/// row's values. If there are no scales, `scaled` is false and scale(i, k) is 1. slice(begin, count) is a view of rows [begin, begin +
+/// count).
 template <class W>
 concept ElementView = requires(const W& w, Index i) {
   { w.rows } -> std::convertible_to<Index>;

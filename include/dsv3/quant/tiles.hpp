@@ -30,7 +30,7 @@ inline constexpr Index tile_size = 128;
 
 enum class Shape {
   along,   ///< 1x128: 128 adjacent elements of a row
-  across,  ///< 128x1: 128 elements of a column
+  across,  ///< 128x1: 128 elements of a column; only as Turned<> of `along`, for sums over rows
   block,   ///< 128x128
   whole    ///< the whole matrix
 };
@@ -152,6 +152,10 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
 /// for sums over the columns of x; for sums over its rows it is turned.
 template <class T, class Arch>
 void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
+  static_assert(
+      T::shape != Shape::across,
+      "dsv3: tiles of Shape::across give each term of a sum a scale of its own, so that no sum can be scaled: use Shape::along, with "
+      "sum_along = false for sums over rows");
   struct Task {
     std::size_t job;
     Index row;

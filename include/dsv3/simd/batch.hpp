@@ -227,4 +227,28 @@ requires std::is_unsigned_v<Code> Ints<Arch> widen(const Code* p) {
   }
 }
 
+/// width<Arch> unsigned codes of 4 bits, each widened to 32 bits. Two codes are in a byte, the first in its low half.
+template <class Arch>
+[[gnu::always_inline]] inline Ints<Arch> widen_halves(const std::uint8_t* p) {
+#ifdef __AVX512F__
+  if constexpr (width<Arch> == 16) {  // a byte for every two lanes: its high half moves to the second
+    const __m512i bytes = _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    return _mm512_and_si512(_mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28)), _mm512_set1_epi32(15));
+  } else
+#endif
+#ifdef __AVX2__
+      if constexpr (std::is_base_of_v<xsimd::avx2, Arch> && width<Arch> == 8) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    const __m256i bytes = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
+    return _mm256_and_si256(_mm256_or_si256(bytes, _mm256_slli_epi64(bytes, 28)), _mm256_set1_epi32(15));
+  } else
+#endif
+  {
+    alignas(64) std::array<std::int32_t, static_cast<std::size_t>(width<Arch>)> wide;
+    for (std::size_t i = 0; i < wide.size(); ++i) wide[i] = p[i / 2] >> (i % 2 * 4) & 15;
+    return Ints<Arch>::load_aligned(wide.data());
+  }
+}
+
 }  // namespace dsv3::inline DSV3_ISA::simd
