@@ -71,7 +71,7 @@ void run(const cli::Args& args) {
   dsv3::train::Trainer<P> trainer(model, options);
   dsv3::Matrix<int> ids(samples, length);
   for (Index i = 0; i < ids.size(); ++i)
-    ids.data()[i] = static_cast<int>(dsv3::train::mix(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(c.vocab_size));
+    ids.data()[i] = static_cast<int>(dsv3::train::hash64(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(c.vocab_size));
   std::vector<dsv3::train::Sample> batch;
   for (Index i = 0; i < samples; ++i) batch.push_back({{ids.row(i).data(), static_cast<std::size_t>(length)}});
   const dsv3::train::StepSettings settings{1e-4, {c.num_nextn_predict_layers > 0 ? 0.3 : 0.0, 0}, 0.001};
