@@ -14,7 +14,7 @@ namespace dsv3::inline DSV3_ISA::train::detail {
 
 /// The engine; multiply_add_bf16.hpp says what it has to have.
 struct TileEngine {
-  static constexpr Index most_rows = 512, most_columns = 512;
+  static constexpr Index most_rows = 512, most_columns = 1024;
   static constexpr Index depth = 512, panel = 128;  // of the packed blocks: 512 KiB of A, 128 KiB of B
   static constexpr Index side = kernels::bf16::side, terms = kernels::bf16::depth, tile = kernels::bf16::tile, pair = 2 * side;
   struct Scratch {
