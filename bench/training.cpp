@@ -59,7 +59,7 @@ void run(const cli::Args& args) {
     for (int i = 0; i < 5; ++i) rates.push_back(rate(ctx));
     return bench::median(rates);
   };
-  const double peak = middle(bench::fma_peak), dot_peak = middle(bench::bf16_dot_peak);
+  const double peak = middle(bench::fma_peak), dot_peak = middle(bench::bf16_dot_peak), tile_peak = middle(bench::amx_peak);
 
   dsv3::Model<P> model(c);
   dsv3::init_normal(model, 1, 0.02);
@@ -71,7 +71,7 @@ void run(const cli::Args& args) {
   dsv3::train::Trainer<P> trainer(model, options);
   dsv3::Matrix<int> ids(samples, length);
   for (Index i = 0; i < ids.size(); ++i)
-    ids.data()[i] = static_cast<int>(dsv3::train::mix(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(c.vocab_size));
+    ids.data()[i] = static_cast<int>(dsv3::train::hash64(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(c.vocab_size));
   std::vector<dsv3::train::Sample> batch;
   for (Index i = 0; i < samples; ++i) batch.push_back({{ids.row(i).data(), static_cast<std::size_t>(length)}});
   const dsv3::train::StepSettings settings{1e-4, {c.num_nextn_predict_layers > 0 ? 0.3 : 0.0, 0}, 0.001};
@@ -102,13 +102,14 @@ void run(const cli::Args& args) {
   const double rss = static_cast<double>(usage_now.ru_maxrss) * 1024, needed = 16.0 * static_cast<double>(parameters);
   const double kept = static_cast<double>(trainer.passes().tape().bytes());
   const std::string compute = args.value("--compute").value_or("exact");
-  const bool dots = compute != "exact" && dot_peak > 0;
-  const double ceiling = dots ? dot_peak : peak;
+  const bench::Peak ceiling = compute == "exact" || dot_peak == 0 ? bench::Peak{peak, "FMA"}
+                              : tile_peak > 0                     ? bench::Peak{tile_peak, "AMX"}
+                                                                  : bench::Peak{dot_peak, "bf16 dot"};
   std::printf("%s, %s, %s, %d threads: step %.3f s (forward, head and backward %.3f, clipping and AdamW %.3f), %.0f tokens/s\n",
               large ? "moonlight" : "small", compute == "exact" ? "float32" : compute.c_str(), recompute.c_str(), ctx.workers(), step, pass,
               step - pass, static_cast<double>(ids.size()) / step);
   std::printf("  %.1f GFLOP in products: %.0f GFLOP/s, %.0f%% of the %s peak of %.0f\n", flop * 1e-9, flop / pass * 1e-9,
-              100 * flop / pass / ceiling, dots ? "bf16 dot" : "FMA", ceiling * 1e-9);
+              100 * flop / pass / ceiling.rate, ceiling.name, ceiling.rate * 1e-9);
   std::printf("  %.1f M parameters; weights, gradients, moments %.2f GB; kept for backward %.3f GB; largest resident set %.2f GB\n",
               static_cast<double>(parameters) * 1e-6, needed * 1e-9, kept * 1e-9, rss * 1e-9);
   if (const auto file = args.value("--json"))
@@ -121,7 +122,7 @@ void run(const cli::Args& args) {
         {"pass", pass},
         {"tokens_per_second", static_cast<double>(ids.size()) / step},
         {"gflops", flop / pass * 1e-9},
-        {"peak_gflops", ceiling * 1e-9},
+        {"peak_gflops", ceiling.rate * 1e-9},
         {"needed_gb", needed * 1e-9},
         {"kept_gb", kept * 1e-9},
         {"rss_gb", rss * 1e-9}}.dump();

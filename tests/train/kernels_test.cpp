@@ -1,4 +1,5 @@
-// Backward kernels against plain loops in double, and gradients of every parameter against finite differences.
+// Backward kernels against plain loops in double, and gradients of every parameter against finite differences. Products have
+// products_test.cpp.
 #include "dsv3/model/init.hpp"
 #include "dsv3/train/compute.hpp"
 #include "dsv3/train/grad_check.hpp"
@@ -19,72 +20,7 @@ Double wide(const Matrix<float>& m) { return m.cast<double>(); }
 
 constexpr double epsilon = 0x1p-24;
 
-/// The largest difference, in units of epsilon times the largest value that the sums could have had.
-double error(const Matrix<float>& found, const Double& expected, const Double& magnitude) {
-  return ((found.cast<double>() - expected).cwiseAbs().array() / (magnitude.array() + 1e-30)).maxCoeff();
-}
-
-Matrix<float> rounded(const Matrix<float>& m) {
-  return m.unaryExpr([](float v) { return codec::BFloat16::decode(codec::BFloat16::encode(v)); });
-}
-
 }  // namespace
-
-TEST_CASE("C += A B, as it is and transposed, whatever the threads") {
-  Random random;
-  for (const auto& [rows, depth, columns] : {std::tuple{1, 1, 1}, {7, 130, 65}, {200, 300, 33}, {13, 5, 200}, {400, 257, 96}, {3, 0, 5}}) {
-    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns),
-               b_t = Matrix<float>(b.transpose()), c = random.matrix(rows, columns);
-    const Double product = wide(a) * wide(b), size = wide(a).cwiseAbs() * wide(b).cwiseAbs() + wide(c).cwiseAbs();
-    Matrix<float> first;
-    for (const int threads : {1, 2, 3})
-      for (const bool overwrite : {false, true}) {
-        Parallel executor{threads};
-        Context ctx(executor, 0);
-        Matrix<float> one = c, two = c, three = c;
-        const std::array group{train::MultiplyAdd{train::as_is(view(a)), view(b), view(one), overwrite},
-                               train::MultiplyAdd{train::transposed(view(a_t)), view(b), view(two), overwrite},
-                               train::MultiplyAdd{train::as_is(view(a)), view(b_t), view(three), overwrite, true}};
-        train::grouped_multiply_add<Arch>(ctx, group);
-        CHECK(one == two);
-        CHECK(one == three);
-        CHECK(error(one, overwrite ? product : Double(product + wide(c)), size) <= (depth + 1) * epsilon);
-        // Two halves of the sum, one after the other, have the same bits.
-        if (overwrite) continue;
-        Matrix<float> halves = c;
-        const Index half = depth / 3;
-        const train::MultiplyAdd parts[2] = {
-            {train::as_is(view(a).columns(0, half)), view(b).slice(0, half), view(halves)},
-            {train::as_is(view(a).columns(half, depth - half)), view(b).slice(half, depth - half), view(halves)}};
-        train::grouped_multiply_add<Arch>(ctx, {&parts[0], 1});
-        train::grouped_multiply_add<Arch>(ctx, {&parts[1], 1});
-        CHECK(halves == one);
-      }
-  }
-}
-
-TEST_CASE("the same with operands rounded to bf16") {
-  Random random;
-  Context ctx;
-  for (const auto& [rows, depth, columns] :
-       {std::tuple{1, 1, 1}, {7, 131, 65}, {200, 300, 33}, {13, 5, 200}, {400, 515, 16}, {6, 64, 80}, {3, 0, 5}}) {
-    const auto a = random.matrix(rows, depth), a_t = Matrix<float>(a.transpose()), b = random.matrix(depth, columns),
-               b_t = Matrix<float>(b.transpose()), c = random.matrix(rows, columns);
-    const bool pairs = train::detail::has_bf16_pairs<Arch>;
-    const Double x = wide(pairs ? rounded(a) : a), w = wide(pairs ? rounded(b) : b),
-                 size = x.cwiseAbs() * w.cwiseAbs() + wide(c).cwiseAbs();
-    for (const bool overwrite : {false, true}) {
-      Matrix<float> one = c, two = c, three = c;
-      const std::array group{train::MultiplyAdd{train::as_is(view(a)), view(b), view(one), overwrite},
-                             train::MultiplyAdd{train::transposed(view(a_t)), view(b), view(two), overwrite},
-                             train::MultiplyAdd{train::as_is(view(a)), view(b_t), view(three), overwrite, true}};
-      train::grouped_multiply_add_bf16<Arch>(ctx, group);
-      CHECK(one == two);
-      CHECK(one == three);
-      CHECK(error(one, overwrite ? Double(x * w) : Double(x * w + wide(c)), size) <= (depth + 2) * epsilon);
-    }
-  }
-}
 
 TEST_CASE("backward of attention, over several blocks of queries and keys") {
   Random random;

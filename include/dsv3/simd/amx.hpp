@@ -60,13 +60,22 @@ struct Operands {
 /// A compiler barrier for memory accesses: the compiler does not know what tile instructions read and write.
 [[gnu::always_inline]] inline void fence() { asm volatile("" ::: "memory"); }
 
-/// Stores tile register `Register` to c [16, 16]. Register 2 i + j holds the sum of a[i] b[j].
+/// Stores tile register `Register` to c [16, 16], whose rows are `row` floats apart. Register 2 i + j holds the sum of a[i] b[j].
 template <int Register>
-[[gnu::always_inline]] inline void store(float* c) {  // the intrinsics take only literals
-  if constexpr (Register == 0) _tile_stored(0, c, 64);
-  if constexpr (Register == 1) _tile_stored(1, c, 64);
-  if constexpr (Register == 2) _tile_stored(2, c, 64);
-  if constexpr (Register == 3) _tile_stored(3, c, 64);
+[[gnu::always_inline]] inline void store(float* c, std::ptrdiff_t row = 16) {  // the intrinsics take only literals
+  if constexpr (Register == 0) _tile_stored(0, c, row * 4);
+  if constexpr (Register == 1) _tile_stored(1, c, row * 4);
+  if constexpr (Register == 2) _tile_stored(2, c, row * 4);
+  if constexpr (Register == 3) _tile_stored(3, c, row * 4);
+}
+
+/// Loads what store() stores.
+template <int Register>
+[[gnu::always_inline]] inline void load(const float* c, std::ptrdiff_t row) {
+  if constexpr (Register == 0) _tile_loadd(0, c, row * 4);
+  if constexpr (Register == 1) _tile_loadd(1, c, row * 4);
+  if constexpr (Register == 2) _tile_loadd(2, c, row * 4);
+  if constexpr (Register == 3) _tile_loadd(3, c, row * 4);
 }
 
 /// Adds step `s` of the products to the registers. Begin: starts new sums, and calls before(register) for each of the four registers before
@@ -122,6 +131,24 @@ inline void multiply(const Operands& o, std::ptrdiff_t steps, float* c) {
   if constexpr (Columns == 2) store<1>(c + 256);
   if constexpr (Rows == 2) store<2>(c + Columns * 256);
   if constexpr (Rows == 2 && Columns == 2) store<3>(c + 768);
+  fence();
+}
+
+/// c [16 Rows, 16 Columns] = a b, or += with Add; rows of c are `row` floats apart. `steps` is at least 1.
+template <int Rows, int Columns, bool Add>
+inline void multiply_rows(const Operands& o, std::ptrdiff_t steps, float* c, std::ptrdiff_t row) {
+  const auto nothing = [](auto) {};
+  const auto each = [&](auto&& f) __attribute__((always_inline)) {
+    f(std::integral_constant<int, 0>{}, c);
+    if constexpr (Columns == 2) f(std::integral_constant<int, 1>{}, c + 16);
+    if constexpr (Rows == 2) f(std::integral_constant<int, 2>{}, c + 16 * row);
+    if constexpr (Rows == 2 && Columns == 2) f(std::integral_constant<int, 3>{}, c + 16 * row + 16);
+  };
+  fence();
+  if constexpr (Add) each([&](auto t, const float* at) __attribute__((always_inline)) { load<t>(at, row); });
+  step<Rows, Columns, !Add, false>(o, 0, nothing);
+  for (std::ptrdiff_t s = 1; s < steps; ++s) step<Rows, Columns, false, false>(o, s, nothing);
+  each([&](auto t, float* at) __attribute__((always_inline)) { store<t>(at, row); });
   fence();
 }
 

@@ -86,6 +86,7 @@ class AdamW {
     using Arch = typename P::Arch;
     using Floats = simd::Floats<Arch>;
     constexpr Index width = simd::width<Arch>;
+    static_assert(Parameters<P>::padding % width == 0);
     ++steps_;
     const double t = static_cast<double>(steps_);
     const auto number = [](double x) { return Floats(static_cast<float>(x)); };
@@ -99,23 +100,22 @@ class AdamW {
       const float* g = gradients.values().data() + at;
       auto *m = m_.data() + at, *v = v_.data() + at;
       const Floats shrink = options_.decay == Decay::all || p.kind == Kind::matrix ? decayed : one;
-      alignas(64) std::array<float, static_cast<std::size_t>(width)> old_m, old_v;
+      // Whole vectors: what pads a parameter is zero in all arenas, and stays so.
       for (Index i = 0; i < count; i += width) {
-        const Index n = std::min(width, count - i);
-        for (Index k = 0; k < n; ++k) {
-          old_m[static_cast<std::size_t>(k)] = C::decode(m[i + k]);
-          old_v[static_cast<std::size_t>(k)] = C::decode(v[i + k]);
+        alignas(64) std::array<float, static_cast<std::size_t>(width)> next_m, next_v;
+        for (Index k = 0; k < width; ++k) {
+          next_m[static_cast<std::size_t>(k)] = C::decode(m[i + k]);
+          next_v[static_cast<std::size_t>(k)] = C::decode(v[i + k]);
         }
-        const Floats gradient = simd::load_partial<Arch>(g + i, n) * scale, m0 = simd::load_partial<Arch>(old_m.data(), n),
-                     v0 = simd::load_partial<Arch>(old_v.data(), n);
+        const Floats gradient = simd::load<Arch>(g + i) * scale, m0 = simd::load<Arch>(next_m.data()), v0 = simd::load<Arch>(next_v.data());
         const Floats m1 = simd::fma<Arch>(gradient - m0, first, m0), v1 = simd::fma<Arch>(gradient * gradient, second, v0 * keep);
         const Floats step = simd::divide<Arch>(m1, simd::divide<Arch>(simd::sqrt<Arch>(v1), root) + eps);
-        simd::store_partial<Arch>(w + i, simd::fma<Arch>(step, size, simd::load_partial<Arch>(w + i, n) * shrink), n);
-        simd::store_partial<Arch>(old_m.data(), m1, n);
-        simd::store_partial<Arch>(old_v.data(), v1, n);
-        for (Index k = 0; k < n; ++k) {
-          m[i + k] = C::encode(old_m[static_cast<std::size_t>(k)]);
-          v[i + k] = C::encode(old_v[static_cast<std::size_t>(k)]);
+        simd::fma<Arch>(step, size, simd::load<Arch>(w + i) * shrink).store_unaligned(w + i);
+        m1.store_unaligned(next_m.data());
+        v1.store_unaligned(next_v.data());
+        for (Index k = 0; k < width; ++k) {
+          m[i + k] = C::encode(next_m[static_cast<std::size_t>(k)]);
+          v[i + k] = C::encode(next_v[static_cast<std::size_t>(k)]);
         }
       }
     });

@@ -175,7 +175,7 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
       if (p.transpose_b) {
         pack_transposed<Arch>(b, ldb, deep, count, scratch);
         b = scratch, ldb = add_columns<Arch>;
-      } else if (rows >= worth_packing) {  // pack: rows at a power-of-two stride share few cache sets
+      } else if (rows >= worth_packing && ldb > add_columns<Arch>) {  // pack: rows at a power-of-two stride share few cache sets
         for (Index i = 0; i < deep; ++i) std::copy_n(b + i * ldb, count, scratch + i * add_columns<Arch>);
         b = scratch, ldb = add_columns<Arch>;
       }

@@ -1,158 +1,69 @@
-// Floor 6. C += A B with A and B rounded to bf16, sums in float32, on processors with AVX512-BF16; elsewhere in float32.
+// Floor 6. C += A B with A and B rounded to bf16, sums in float32, on processors with AMX or AVX512-BF16; elsewhere in float32.
 //
-// Both operands are packed into pairs of bf16 numbers that are adjacent along the sum, the layout of the dot-product instruction. A block
-// of A [rows, depth] stays in L2, blocks of B [depth, columns] stay in L1.
+// Every element of C is summed in an order that its depth alone decides, which differs between engines. So bits depend on the engine, but
+// neither on threads, nor on how C is cut, nor on how operands lie in memory.
 #pragma once
 
-#include "dsv3/train/multiply_add.hpp"
+#include "dsv3/train/multiply_add_amx.hpp"
+#include "dsv3/train/multiply_add_pairs.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
 namespace detail {
 
-/// Whether Arch has the dot products of bf16 pairs.
-template <class Arch>
-inline constexpr bool has_bf16_pairs =
-#ifdef __AVX512BF16__
-    std::is_base_of_v<xsimd::avx512f, Arch>;
-#else
-    false;
-#endif
+// An engine is a type with
+// - Scratch, memory of a worker;
+// - multiply_add(p, scratch): one product on the calling thread, with at most most_rows rows and most_columns columns.
 
-inline constexpr Index pair_depth = add_depth, pair_rows = 384, pair_columns = 64;  // block sizes: 96 KiB of A, 16 KiB of B
-
-#ifdef __AVX512BF16__
-
-inline __m512i pairs_of(__m512 even, __m512 odd) {  // 16 pairs (even[i], odd[i])
-  const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(even)));
-  const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(odd)));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-inline __mmask16 first_lanes(Index n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
-
-/// to[k / 2][i] = (m[k][i], m[k + 1][i]) for `depth` rows of m and `count` columns; `to` has row stride `ldto`. Zeros pad an odd depth.
-inline void pack_across(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
-  for (Index k = 0; k < depth; k += 2, to += ldto)
-    for (Index i = 0; i < count; i += 16) {
-      const __mmask16 lanes = first_lanes(count - i);
-      const __m512 even = _mm512_maskz_loadu_ps(lanes, m + k * ldm + i);
-      const __m512 odd = k + 1 < depth ? _mm512_maskz_loadu_ps(lanes, m + (k + 1) * ldm + i) : _mm512_setzero_ps();
-      _mm512_mask_storeu_epi32(to + i, lanes, pairs_of(even, odd));
-    }
-}
-
-/// to[i][k / 2] = (m[i][k], m[i][k + 1]) for `count` rows of m: plain rows of bf16 numbers.
-inline void pack_along(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
-  for (Index i = 0; i < count; ++i, m += ldm, to += ldto)
-    for (Index k = 0; k < depth; k += 32) {
-      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k),
-                   high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
-      _mm512_mask_storeu_epi32(to + k / 2, first_lanes((depth - k + 1) / 2), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-    }
-}
-
-/// to[k / 2][i] = (m[i][k], m[i][k + 1]): pack_along(), transposed.
-inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
-  const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32(static_cast<int>(ldto)));
-  for (Index i = 0; i < count; ++i, m += ldm)
-    for (Index k = 0; k < depth; k += 32) {
-      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(depth - k), m + k),
-                   high = _mm512_maskz_loadu_ps(first_lanes(depth - k - 16), m + k + 16);
-      _mm512_mask_i32scatter_epi32(to + k / 2 * ldto + i, first_lanes((depth - k + 1) / 2), places,
-                                   reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)), 4);
-    }
-}
-
-/// c[m][n] (+)= sum over `pairs` of a[m][k] b[k][n] for M rows and the first `columns` columns of V vectors.
-template <int M, int V>
-void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns,
-                bool overwrite, const BlockScales& scales) {
-  const bool fresh = overwrite || scales.a != nullptr;
-  __m512 sum[M][V];
-  __mmask16 lanes[V];
-  simd::unroll<V>([&](auto v) __attribute__((always_inline)) { lanes[v] = first_lanes(columns - 16 * v); });
-  simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-      sum[m][v] = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], c + m * ldc + 16 * v);
-    });
-  });
-  for (Index k = 0; k < pairs; ++k, a += a_pair, b += pair_columns) {
-    __m512i bk[V];
-    simd::unroll<V>([&](auto v) __attribute__((always_inline)) { bk[v] = _mm512_loadu_si512(b + 16 * v); });
-    simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      const __m512i am = _mm512_set1_epi32(static_cast<int>(a[m * a_row]));
-      simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-        sum[m][v] = _mm512_dpbf16_ps(sum[m][v], reinterpret_cast<__m512bh>(am), reinterpret_cast<__m512bh>(bk[v]));
-      });
-    });
-  }
-  simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-      float* to = c + m * ldc + 16 * v;
-      if (scales.a != nullptr)
-        sum[m][v] =
-            _mm512_fmadd_ps(sum[m][v], _mm512_mul_ps(_mm512_set1_ps(scales.a[m]), _mm512_maskz_loadu_ps(lanes[v], scales.b + 16 * v)),
-                            overwrite ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], to));
-      _mm512_mask_storeu_ps(to, lanes[v], sum[m][v]);
-    });
-  });
-}
-
-/// Rows [0, rows) of c in tiles of 6 rows; the last tile has the remaining rows.
-template <int V>
-void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index rows,
-                Index columns, bool overwrite, const BlockScales& scales) {
-  Index m = 0;
-  const auto tile = [&]<int M>(std::integral_constant<int, M>) {
-    tile_pairs<M, V>(a + m * a_row, a_row, a_pair, b, pairs, c + m * ldc, ldc, columns, overwrite, scales.at(m, 0));
-    m += M;
+/// Every product of the group, in one parallel loop.
+template <class Engine>
+void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
+  constexpr Index least = 64;  // smaller parts would spend their time on packing
+  struct Task {
+    Index product, row, column;
   };
-  while (m + 6 <= rows) tile(std::integral_constant<int, 6>{});
-  if (rows - m == 5) tile(std::integral_constant<int, 5>{});
-  if (rows - m == 4) tile(std::integral_constant<int, 4>{});
-  if (rows - m == 3) tile(std::integral_constant<int, 3>{});
-  if (rows - m == 2) tile(std::integral_constant<int, 2>{});
-  if (rows - m == 1) tile(std::integral_constant<int, 1>{});
-}
-
-inline constexpr Index pair_scratch = pair_depth / 2 * (pair_rows + pair_columns);
-
-/// One product on the calling thread, rows of C at most pair_rows; scratch [pair_scratch] pairs.
-inline void multiply_add_pairs(const MultiplyAdd& p, std::uint32_t* scratch) {
-  std::uint32_t *packed_a = scratch, *packed_b = scratch + pair_depth / 2 * pair_rows;
-  const Index rows = p.c.rows(), depth = p.depth(), columns = p.columns();
-  const bool along = p.a.col == 1;  // A is not transposed
-  const Index a_row = along ? pair_depth / 2 : 1, a_pair = along ? 1 : pair_rows;
-  for (Index k = 0; k < depth; k += pair_depth) {
-    const Index deep = std::min(pair_depth, depth - k), pairs = (deep + 1) / 2;
-    if (along)
-      pack_along(p.a.data + k, p.a.row, deep, rows, packed_a, a_row);
-    else
-      pack_across(p.a.data + k * p.a.col, p.a.col, deep, rows, packed_a, a_pair);
-    for (Index n = 0; n < columns; n += pair_columns) {
-      const Index count = std::min(pair_columns, columns - n);
-      if (p.transpose_b)
-        pack_turned(p.b.row_data(n) + k, p.b.outerStride(), deep, count, packed_b, pair_columns);
-      else
-        pack_across(p.b.row_data(k) + n, p.b.outerStride(), deep, count, packed_b, pair_columns);
-      const auto run = [&]<int V>(std::integral_constant<int, V>, Index from) {
-        rows_pairs<V>(packed_a, a_row, a_pair, packed_b + from, pairs, p.c.row_data(0) + n + from, p.c.outerStride(), rows, count - from,
-                      p.overwrite && k == 0, block_scales(p, k).at(0, n + from));
+  Index work = 0;
+  for (const MultiplyAdd& p : group) work += p.c.size() * p.depth();
+  Index rows = Engine::most_rows, columns = Engine::most_columns;
+  const auto cut = [&](auto&& emit) {
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      const auto along = [](Index n, Index step, auto&& f) {
+        for (Index at = 0; at < n; at += step) f(at);
       };
-      if (count > 32)
-        run(std::integral_constant<int, 4>{}, 0);
-      else if (count > 16)
-        run(std::integral_constant<int, 2>{}, 0);
+      const auto [m, n] = std::pair{group[i].c.rows(), group[i].c.cols()};
+      const auto product = static_cast<Index>(i);
+      if (m > n)  // parts that share a piece of the larger operand are neighbours, so that it is read from memory once
+        along(m, rows, [&](Index row) { along(n, columns, [&](Index column) { emit(Task{product, row, column}); }); });
       else
-        run(std::integral_constant<int, 1>{}, 0);
+        along(n, columns, [&](Index column) { along(m, rows, [&](Index row) { emit(Task{product, row, column}); }); });
     }
+  };
+  const auto count = [&] {
+    Index tasks = 0;
+    cut([&](const Task&) { ++tasks; });
+    return tasks;
+  };
+  Index tasks = count();
+  while (ctx.workers() > 1 && tasks < 4 * ctx.workers() && std::max(rows, columns) > least) {
+    (columns >= rows ? columns : rows) /= 2;
+    tasks = count();
   }
-  if (depth == 0 && p.overwrite)
-    for (Index m = 0; m < rows; ++m) std::fill_n(p.c.row_data(m), columns, 0.0f);
+  auto scope = ctx.scratch();
+  const auto list = scope.template array<Task>(tasks);
+  auto next = list.begin();
+  cut([&](const Task& task) { *next++ = task; });
+  auto* scratch = reinterpret_cast<typename Engine::Scratch*>(
+      scope.aligned(ctx.workers() * static_cast<Index>(sizeof(typename Engine::Scratch)), alignof(typename Engine::Scratch)));
+  ctx.parallel_for(tasks, work, [&](Index i, int worker) {
+    const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
+    const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
+    const auto piece = p.part(m, std::min(rows, p.c.rows() - m), n, std::min(columns, p.c.cols() - n));
+    if (p.depth() > 0)
+      Engine::multiply_add(piece, scratch[worker]);
+    else if (p.overwrite)
+      for (Index row = 0; row < piece.c.rows(); ++row) std::fill_n(piece.c.row_data(row), piece.c.cols(), 0.0f);
+  });
 }
-
-#endif
 
 }  // namespace detail
 
@@ -162,31 +73,11 @@ void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group)
   if constexpr (!detail::has_bf16_pairs<Arch>) {
     grouped_multiply_add<Arch>(ctx, group);
   } else {
+#if defined(DSV3_HAS_AMX) && defined(DSV3_HAS_BF16_TILES)
+    if (amx::ready()) return detail::grouped_multiply_add_by<detail::TileEngine>(ctx, group);
+#endif
 #ifdef __AVX512BF16__
-    using namespace detail;
-    constexpr Index most_columns = 8 * pair_columns;
-    struct Task {
-      Index product, row, column;
-    };
-    Index tasks = 0, work = 0;
-    const auto cut = [&](auto&& emit) {
-      for (std::size_t i = 0; i < group.size(); ++i)
-        for (Index m = 0; m < group[i].c.rows(); m += pair_rows)
-          for (Index n = 0; n < group[i].c.cols(); n += most_columns) emit(Task{static_cast<Index>(i), m, n});
-    };
-    cut([&](const Task&) { ++tasks; });
-    for (const MultiplyAdd& p : group) work += p.c.size() * p.depth();
-    auto scope = ctx.scratch();
-    const auto list = scope.template array<Task>(tasks);
-    auto next = list.begin();
-    cut([&](const Task& task) { *next++ = task; });
-    auto scratch = scope.template matrix<std::uint32_t>(ctx.workers(), pair_scratch);
-    ctx.parallel_for(tasks, work, [&](Index i, int worker) {
-      const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
-      const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
-      const Index rows = std::min(pair_rows, p.c.rows() - m), count = std::min(most_columns, p.c.cols() - n);
-      multiply_add_pairs(p.part(m, rows, n, count), scratch.row_data(worker));
-    });
+    detail::grouped_multiply_add_by<detail::PairEngine>(ctx, group);
 #endif
   }
 }

@@ -37,6 +37,8 @@ struct Parameter {
 template <class P>
 class Parameters {
  public:
+  static constexpr Index padding = 16;  ///< a parameter takes up a multiple of so many floats; those beyond its size are 0
+
   /// Copies the weights of `model` into a new arena and binds the model to it.
   /// Throws: Error if a weight is not bound to memory.
   explicit Parameters(Model<P>& model) : model_(model) {
@@ -49,7 +51,7 @@ class Parameters {
       else
         p.kind = parameter.learned ? Kind::vector : Kind::buffer;
       list_.push_back(p);
-      size_ += (p.size() + alignment - 1) / alignment * alignment;
+      size_ += (p.size() + padding - 1) / padding * padding;
     });
     values_->setZero(size_);
     std::size_t i = 0;
@@ -105,8 +107,6 @@ class Parameters {
   }
 
  private:
-  static constexpr Index alignment = 16;
-
   Model<P>& model_;
   std::vector<Parameter> list_;
   Index size_ = 0;
@@ -127,7 +127,11 @@ class Gradients {
   /// The gradient of a small vector.
   float* of(const Vector<float>& v) { return at(v.data()); }
 
-  void clear() { values_.setZero(); }
+  void clear(Context& ctx) {
+    constexpr Index piece = 1 << 16;
+    ctx.parallel_for((values_.size() + piece - 1) / piece, values_.size(),
+                     [&](Index i, int) { std::fill_n(values_.data() + i * piece, std::min(piece, values_.size() - i * piece), 0.0f); });
+  }
   Arena& values() { return values_; }
   const Arena& values() const { return values_; }
   const Parameters<P>& parameters() const { return parameters_; }

@@ -26,10 +26,10 @@ void rms_norm_backward(Context& ctx, ConstMatrixView<float> x, const Vector<floa
   ctx.parallel_for((n + 4 * width - 1) / (4 * width), x.size() * 2, [&](Index chunk, int) {
     for (Index c = chunk * 4 * width; c < std::min((chunk + 1) * 4 * width, n); c += width) {
       const Index count = std::min(width, n - c);
-      Floats sum = simd::load_partial<Arch>(dw + c, count);
+      const auto load = [&](const float* p) { return count == width ? simd::load<Arch>(p) : simd::load_partial<Arch>(p, count); };
+      Floats sum = load(dw + c);
       for (Index t = 0; t < x.rows(); ++t)
-        sum = simd::fma<Arch>(simd::load_partial<Arch>(dy.row_data(t) + c, count) * Floats(inverse[static_cast<std::size_t>(t)]),
-                              simd::load_partial<Arch>(x.row_data(t) + c, count), sum);
+        sum = simd::fma<Arch>(load(dy.row_data(t) + c) * Floats(inverse[static_cast<std::size_t>(t)]), load(x.row_data(t) + c), sum);
       simd::store_partial<Arch>(dw + c, sum, count);
     }
   });

@@ -65,7 +65,7 @@ class Trainer {
     const auto counts = count(batch, objective.mtp_weight != 0 ? parameters_.model().mtp_modules() : 0);
     require(counts.main_targets > 0, "train: a batch of ", batch.size(),
             " samples has no target: no text of two tokens, or none is trained");
-    gradients_.clear();
+    gradients_.clear(ctx);
     Sums sums;
     const Index part = options_.micro_batch > 0 ? options_.micro_batch : std::ssize(batch);
     for (Index i = 0; i < std::ssize(batch); i += part)
