@@ -77,10 +77,10 @@ class Recaller {
       const int value = Needles::write(draw, depth + band * draw.uniform(), ids);
       auto cache = model_.make_cache({length});
       const auto sampler = [&](std::span<const float> logits) {
-        const Eigen::Map<const Eigen::ArrayXf> z(logits.data(), std::ssize(logits));
+        const Eigen::ArrayXd z = Eigen::Map<const Eigen::ArrayXf>(logits.data(), std::ssize(logits)).cast<double>();
         Index best;
-        const float top = z.maxCoeff(&best);
-        sum.nats += static_cast<double>(std::log((z - top).exp().sum()) - (z[value] - top));
+        z.maxCoeff(&best);
+        sum.nats += std::log1p((z - z[value]).exp().sum() - 1);
         return static_cast<int>(best);
       };
       dsv3::generate(
