@@ -178,6 +178,10 @@ class Conversion {
                         nlohmann::json(old["settings"]) == nlohmann::json(settings);
       dsv3::require(same, path.string(), ": is of another conversion, or its source has changed: give an empty folder");
       journal_["files"] = old["files"];
+      for (const auto& entry : std::filesystem::directory_iterator(to_)) {  // what a run was writing when it was killed
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with(".model") && name.ends_with(".tmp")) std::filesystem::remove(entry.path());
+      }
     } else {
       dsv3::require(!dsv3::io::CheckpointFiles::are_in(to_) && !std::filesystem::exists(to_ / "config.json"), to_.string(),
                     ": holds a checkpoint already: give an empty folder");
@@ -206,6 +210,7 @@ class Conversion {
         sink(s.scales->data);
       else
         quantize(s, [&](const auto&, const Matrix<float>& scales) { sink(bytes_of(scales)); });
+      release(*s.tensor);
       return;
     }
     const Source& s = at->second;

@@ -6,6 +6,7 @@
 #include "dsv3/model/init.hpp"
 #include "dsv3/train/evaluate.hpp"
 #include "dsv3/train/fp8.hpp"
+#include "dsv3/train/schedule.hpp"
 #include "dsv3/train/trainer.hpp"
 #include "laboratory.hpp"
 
@@ -176,10 +177,9 @@ class Learner {
 };
 
 /// Warm-up of a twentieth, then a cosine to a tenth.
-inline double learning_rate(Index step, Index steps) {
-  const double t = static_cast<double>(step + 1) / static_cast<double>(steps), warm = 0.05, top = 2e-3;
-  if (t < warm) return top * t / warm;
-  return top * (0.55 + 0.45 * std::cos(std::numbers::pi * (t - warm) / (1 - warm)));
+inline dsv3::train::Schedule learning_rate(Index steps) {
+  const auto n = static_cast<double>(steps);
+  return dsv3::train::warmup_cosine(2e-3, 2e-4, 0.05 * n, 0, 0.95 * n);
 }
 
 }  // namespace laboratory::inline DSV3_ISA

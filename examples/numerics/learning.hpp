@@ -20,6 +20,7 @@ inline void curves(const Setting& s) {
                         {"FP8, per tensor", Arithmetic::per_tensor},
                         {"per tensor, 14 bits", Arithmetic::per_tensor_14_bits},
                         {"per tensor, 14 bits, promoted", Arithmetic::per_tensor_promoted}};
+  const auto rate = learning_rate(steps);
   Table table{"Loss over unseen text after " + std::to_string(steps) + " steps, " + std::to_string(s.seeds) + " seeds",
               {"arithmetic", "loss", "deviation", "above bf16, percent", "deviation of that"},
               {}};
@@ -32,7 +33,7 @@ inline void curves(const Setting& s) {
       const auto run = [&]<class P>(P) {
         Learner<P> learner(s.ctx, static_cast<std::uint64_t>(seed));
         for (Index t = 0; t < steps; ++t) {
-          learner.step({learning_rate(t, steps), {0, 1e-4}, t < steps * 9 / 10 ? 1e-3 : 0});
+          learner.step({rate.at(static_cast<double>(t + 1)), {0, 1e-4}, t < steps * 9 / 10 ? 1e-3 : 0});
           if (seed == 1 && (t + 1) % every == 0) lines.back().points.emplace_back(static_cast<double>(t + 1), learner.loss(samples));
         }
         last.push_back(learner.loss(samples));
@@ -66,6 +67,7 @@ inline void balance(const Setting& s) {
                         {"bias, gamma 0.001", 0, 1e-3},
                         {"bias, gamma 0.01", 0, 1e-2},
                         {"bias, gamma 0.1", 0, 1e-1}};
+  const auto rate = learning_rate(steps);
   Table table{"Loads and loss by what balances, " + std::to_string(steps) + " steps, " + std::to_string(s.seeds) +
                   " seeds; largest load over the mean of a step's tokens, mean of both layers",
               {"balanced by", "first tenth", "last tenth", "loss", "deviation"},
@@ -81,7 +83,7 @@ inline void balance(const Setting& s) {
       Learner<ChosenTraining> learner(s.ctx, static_cast<std::uint64_t>(seed));
       double sum = 0;
       for (Index t = 0; t < steps; ++t) {
-        const auto report = learner.step({learning_rate(t, steps), {0, kind.balance_weight}, kind.bias_speed});
+        const auto report = learner.step({rate.at(static_cast<double>(t + 1)), {0, kind.balance_weight}, kind.bias_speed});
         double worst = 0;
         for (Index i = 0; i < report.loads.rows(); ++i)
           worst +=

@@ -91,7 +91,7 @@ inline void accumulation(const Setting& s) {
       const Matrix<double> exact = exact_product(a, b);
       for (std::size_t i = 0; i < std::size(kinds); ++i) {
         Matrix<float> y(outputs, outputs);
-        const Matrix<float> ones = Matrix<float>::Ones((k + 127) / 128, outputs);
+        const Matrix<float> ones = Matrix<float>::Ones((k + dsv3::quant::tile_size - 1) / dsv3::quant::tile_size, outputs);
         const MultiplyAdd product{
             dsv3::train::as_is(dsv3::view(a)), dsv3::view(b), dsv3::view(y), true, true, dsv3::view(ones), dsv3::view(ones)};
         kinds[i].run(s.ctx, {&product, 1});

@@ -180,9 +180,11 @@ TEST_CASE("dsv3-quantize goes on where it stopped, and leaves other conversions 
   std::filesystem::remove(out + "/config.json");
   std::filesystem::remove(out + "/model.safetensors.index.json");
   std::filesystem::remove(out + "/model-00003-of-00006.safetensors");
+  std::ofstream(out + "/.model-00003-of-00006.safetensors.123.tmp") << "what a killed run leaves";
   const auto kept = std::filesystem::last_write_time(out + "/model-00002-of-00006.safetensors");
   REQUIRE(run(source + out + "' --to bf16 --shard-mb 1").code == 0);
   CHECK(std::filesystem::last_write_time(out + "/model-00002-of-00006.safetensors") == kept);
+  CHECK(!std::filesystem::exists(out + "/.model-00003-of-00006.safetensors.123.tmp"));
   for (const auto& entry : std::filesystem::directory_iterator(whole)) {
     const std::string name = entry.path().filename().string();
     bool same = contents(whole + "/" + name) == contents(out + "/" + name);

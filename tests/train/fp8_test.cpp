@@ -195,6 +195,23 @@ TEST_CASE("tiles: powers of two, and what is kept in E5M6") {
   CHECK(packed.bytes() == x.size() / 2 * 3 + 4 * reference.floats("scales").size());
 }
 
+TEST_CASE_TEMPLATE("rows are kept as they are rounded, whatever their width", C, codec::E4m3, codec::E5m2, codec::E5m6) {
+  using T = Tiles<C, Shape::along>;
+  Context ctx;
+  for (const Index cols : {1, 2, 127, 128, 129, 261}) {
+    const Matrix<float> x = Random().matrix(5, cols);
+    Matrix<float> rounded = x, loaded;
+    const RoundJob job{view(x), view(rounded), {}, true};
+    quant::round_to_tiles<T, Arch>(ctx, {&job, 1});
+    train::PackedRows<T> packed;
+    packed.resize(5, cols);
+    packed.store(0, ConstMatrixView<float>(view(x)).slice(0, 2));
+    packed.store(2, ConstMatrixView<float>(view(x)).slice(2, 3));
+    packed.load(loaded);
+    CHECK(loaded == rounded);
+  }
+}
+
 TEST_CASE("the three products of a projection") {
   for (const char* name : {"linear", "linear-small"}) {
     const Reference reference(golden + name + ".safetensors");

@@ -3,6 +3,7 @@
 #include "dsv3/train/schedule.hpp"
 #include "dsv3/train/trainer.hpp"
 #include "support/checkpoint.hpp"
+#include "support/oracle.hpp"
 
 using namespace test;
 
@@ -90,6 +91,45 @@ TEST_CASE("the bias controller's traces, bit for bit (spec T22-T24)") {
         CHECK(bias[static_cast<std::size_t>(e)] == biases(s, e));
       }
     }
+  }
+}
+
+TEST_CASE("the bias controller balances the traces' skewed router (spec T28)") {
+  // The reference adds noise of deviation 0.7 to 16 even steps from 1.2 to -1.2 in an order that the means of its logits tell: steps are
+  // 0.16, errors of the means 0.016. The noise here is our own.
+  const Matrix<float> trace = Reference(golden_train + "bias/trace.safetensors").floats("logits");
+  const Eigen::ArrayXd means = trace.cast<double>().colwise().mean();
+  std::array<float, 16> skew;
+  for (Index e = 0; e < 16; ++e) skew[static_cast<std::size_t>(e)] = 1.2f - 0.16f * static_cast<float>((means > means[e]).count());
+  const router::Config config{16, 4, 4, 2, true, 1};
+  struct Run {
+    double gamma;
+    Index steps;  // after which the reference's loads, averaged over ten steps, are at most 1.11 times the mean (its trace.json)
+    train::BiasStep kind;
+  };
+  for (const auto& [gamma, steps, kind] :
+       {Run{0, 300, train::BiasStep::as_is}, Run{0.001, 300, train::BiasStep::as_is}, Run{0.001, 300, train::BiasStep::centred},
+        Run{0.01, 100, train::BiasStep::as_is}, Run{0.01, 100, train::BiasStep::centred}, Run{0.05, 100, train::BiasStep::as_is},
+        Run{0.05, 100, train::BiasStep::centred}}) {
+    Random random;
+    std::vector<float> bias(16), logits(16);
+    Eigen::ArrayXd window = Eigen::ArrayXd::Zero(16);  // loads over the mean, of the last ten steps
+    for (Index s = 0; s < steps + 10; ++s) {
+      std::vector<Index> load(16);
+      for (Index t = 0; t < 256; ++t) {
+        for (std::size_t e = 0; e < 16; ++e) logits[e] = skew[e] + random.normal(0.7f);
+        const auto choice = router::SigmoidTopK{}.route(config, logits, bias);
+        for (std::size_t k = 0; k < 4; ++k) ++load[static_cast<std::size_t>(choice.experts[k])];
+      }
+      train::update_bias(bias, load, gamma, kind);
+      if (s >= steps)
+        for (Index e = 0; e < 16; ++e) window[e] += static_cast<double>(load[static_cast<std::size_t>(e)]) / (10.0 * 256 * 4 / 16);
+    }
+    MESSAGE("gamma ", gamma, ": largest load over the mean in steps ", steps + 1, " to ", steps + 10, ": ", window.maxCoeff());
+    if (gamma > 0)
+      CHECK(window.maxCoeff() < 1.3);
+    else
+      CHECK(window.maxCoeff() > 3);  // so that it is the bias that balances
   }
 }
 

@@ -1,4 +1,4 @@
-// Floor 2. Block quantization: choosing scales and rounding to e4m3, for weights (128x128 blocks) and activations (1x128).
+// Floor 2. Block quantization of weights: choosing scales for 128x128 blocks and rounding to e4m3. quant/tiles.hpp rounds activations.
 //
 // A scale is the factor that a code is multiplied by. Scales are floats, or are rounded up to powers of two ("ue8m0").
 #pragma once
@@ -20,18 +20,6 @@ inline float round_scale(float s, ScaleFormat format) {
   return format == ScaleFormat::power_of_two ? codec::E8m0::decode(codec::E8m0::encode(s)) : s;
 }
 }  // namespace detail
-
-/// Activations (spec C2): rounds x [cols] in groups of 128 with scale max(amax, 1e-4) / 448, which `format` may round up. y [cols] receives
-/// code * scale, the value that the code stands for. y may be x. NaN stays NaN.
-inline void round_activations(const float* x, Index cols, float* y, ScaleFormat format = ScaleFormat::float32) {
-  for (Index k0 = 0; k0 < cols; k0 += 128) {
-    const Index end = std::min(k0 + 128, cols);
-    float amax = 1e-4f;
-    for (Index k = k0; k < end; ++k) amax = std::max(amax, std::abs(x[k]));
-    const float scale = detail::round_scale(amax / codec::E4m3::largest, format);
-    for (Index k = k0; k < end; ++k) y[k] = codec::E4m3::decode(codec::E4m3::encode(x[k] / scale)) * scale;
-  }
-}
 
 /// A weight matrix quantized to Fp8Block<128, 128>, owning its codes and scales.
 struct Fp8Matrix {

@@ -6,7 +6,7 @@
 
 #include "dsv3/core/context.hpp"
 #include "dsv3/quant/any_storage.hpp"
-#include "dsv3/quant/block_scale.hpp"
+#include "dsv3/quant/tiles.hpp"
 
 namespace dsv3::inline DSV3_ISA {
 
@@ -26,15 +26,18 @@ struct Exact {
   }
 };
 
-/// Rounds activations to e4m3 in groups of 1x128 if the weight is block-scaled fp8, as the report does (section 3.3). The rounded values
-/// are multiplied as floats, which equals code * code in blocks of 128 times both scales, up to float rounding.
+/// Rounds activations to e4m3 in groups of 1x128 if the weight is block-scaled fp8, as the report does (section 3.3, spec C2). The scale is
+/// max(amax, 1e-4) / 448, which Format may round up. NaN stays NaN and leaves its neighbours as they are. The rounded values are multiplied
+/// as floats, which equals code * code in blocks of 128 times both scales, up to float rounding.
 template <ScaleFormat Format = ScaleFormat::float32>
 struct Fp8Activations {
   template <WeightView W>
   static ConstMatrixView<float> prepare(Context& ctx, Workspace::Scope& scope, ConstMatrixView<float> x, const W& w) {
     if (!is_fp8(w)) return x;
     auto y = scope.matrix<float>(x.rows(), x.cols());
-    ctx.parallel_for(x.rows(), x.size() * 16, [&](Index t, int) { round_activations(x.row_data(t), x.cols(), y.row_data(t), Format); });
+    const quant::RoundJob job{x, y, {}, true};
+    using Activation = quant::Tiles<codec::E4m3, quant::Shape::along, Format>;
+    quant::round_to_tiles<Activation, simd::DefaultArch>(ctx, std::span<const quant::RoundJob>(&job, 1));
     return y;
   }
 };

@@ -21,12 +21,25 @@ struct E5m6 {
     const std::uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<Code>(sign | 0x7e0u);
     if (magnitude >= std::bit_cast<std::uint32_t>(largest)) return static_cast<Code>(sign | 0x7bfu);
-    if (magnitude < (113u << 23)) {
-      const float shifted = std::bit_cast<float>(magnitude) + 0x1p3f;  // multiples of 2^-20 move into the low bits
-      return static_cast<Code>(sign | (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p3f)));
+    return static_cast<Code>(sign | detail::nearest<mantissa_bits, min_exponent>(magnitude));
+  }
+
+  /// Two codes in three bytes.
+  static constexpr Index packed_bytes(Index n) { return (n + 1) / 2 * 3; }
+  /// Writes packed_bytes(n) bytes.
+  static void pack(const Code* codes, Index n, std::uint8_t* to) {
+    for (Index k = 0; k < n; k += 2, to += 3) {
+      const unsigned low = codes[k], high = k + 1 < n ? codes[k + 1] : 0u;
+      to[0] = static_cast<std::uint8_t>(low), to[1] = static_cast<std::uint8_t>(low >> 8 | (high & 15) << 4);
+      to[2] = static_cast<std::uint8_t>(high >> 4);
     }
-    const std::uint32_t rounded = magnitude + 0xffffu + ((magnitude >> 17) & 1u) - (112u << 23);
-    return static_cast<Code>(sign | (rounded >> 17));
+  }
+  /// Reads n codes that pack() wrote.
+  static void unpack(const std::uint8_t* from, Index n, Code* codes) {
+    for (Index k = 0; k < n; k += 2, from += 3) {
+      codes[k] = static_cast<Code>(from[0] | (from[1] & 15) << 8);
+      if (k + 1 < n) codes[k + 1] = static_cast<Code>(from[1] >> 4 | from[2] << 4);
+    }
   }
 
   template <class Arch>

@@ -47,13 +47,7 @@ struct Float16 {
     const std::uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<Code>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
     if (magnitude >= 0x477ff000u) return static_cast<Code>(sign | 0x7c00u);
-    if (magnitude < 0x38800000u) {
-      // Below the smallest normal half: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits.
-      const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-      return static_cast<Code>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
-    }
-    const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23);
-    return static_cast<Code>(sign | (rounded >> 13));
+    return static_cast<Code>(sign | detail::nearest<10, -14>(magnitude));
   }
 
   template <class Arch>

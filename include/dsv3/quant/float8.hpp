@@ -33,13 +33,7 @@ struct E4m3 {
     const std::uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<Code>(sign | 0x7fu);
     if (magnitude >= std::bit_cast<std::uint32_t>(largest)) return static_cast<Code>(sign | 0x7eu);
-    if (magnitude < (121u << 23)) {
-      // Below the smallest normal, 2^-6: adding 2^14 leaves the rounded multiple of 2^-9 in the low bits.
-      const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
-      return static_cast<Code>(sign | (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p14f)));
-    }
-    const std::uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u) - (120u << 23);
-    return static_cast<Code>(sign | (rounded >> 20));
+    return static_cast<Code>(sign | detail::nearest<mantissa_bits, min_exponent>(magnitude));
   }
 
   template <class Arch>
@@ -73,12 +67,7 @@ struct E5m2 {
     if (magnitude > 0x7f800000u) return static_cast<Code>(sign | 0x7fu);
     if (magnitude == 0x7f800000u) return static_cast<Code>(sign | 0x7cu);
     if (magnitude >= std::bit_cast<std::uint32_t>(largest)) return static_cast<Code>(sign | 0x7bu);
-    if (magnitude < (113u << 23)) {
-      const float shifted = std::bit_cast<float>(magnitude) + 0x1p7f;  // multiples of 2^-16 move into the low bits
-      return static_cast<Code>(sign | (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p7f)));
-    }
-    const std::uint32_t rounded = magnitude + 0xfffffu + ((magnitude >> 21) & 1u) - (112u << 23);
-    return static_cast<Code>(sign | (rounded >> 21));
+    return static_cast<Code>(sign | detail::nearest<mantissa_bits, min_exponent>(magnitude));
   }
 
   template <class Arch>

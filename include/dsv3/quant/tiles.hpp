@@ -96,7 +96,11 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
   constexpr Index width = simd::width<Arch>;
   const Index rows = std::min(tile_size, job.x.rows() - i), cols = std::min(tile_size, job.x.cols() - j), full = cols / width * width;
   const auto at = [&](Index r) { return job.x.row_data(i + r) + j; };
-  const auto magnitude = [](const Floats& v) { return xsimd::abs(v); };
+  // The larger of |v| and `most`, which NaN leaves as it is: xsimd::max does so on some machines only.
+  const auto larger = [](const Floats& v, const Floats& most) {
+    const Floats magnitude = xsimd::abs(v);
+    return xsimd::select(magnitude > most, magnitude, most);
+  };
   alignas(64) std::array<float, tile_size> amax{};  // of rows, or of columns
   if constexpr (T::shape == Shape::whole) {
     amax.fill(whole);
@@ -105,7 +109,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
       Index k = 0;
       for (; k < full; k += width) {
         float* to = amax.data() + k;
-        xsimd::max(magnitude(simd::load<Arch>(at(r) + k)), simd::load<Arch>(to)).store_unaligned(to);
+        larger(simd::load<Arch>(at(r) + k), simd::load<Arch>(to)).store_unaligned(to);
       }
       for (; k < cols; ++k) amax[static_cast<std::size_t>(k)] = std::max(amax[static_cast<std::size_t>(k)], std::abs(at(r)[k]));
     }
@@ -113,7 +117,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
     for (Index r = 0; r < rows; ++r) {
       Floats most(0.0f);
       Index k = 0;
-      for (; k < full; k += width) most = xsimd::max(magnitude(simd::load<Arch>(at(r) + k)), most);
+      for (; k < full; k += width) most = larger(simd::load<Arch>(at(r) + k), most);
       float largest = simd::max<Arch>(most);
       for (; k < cols; ++k) largest = std::max(largest, std::abs(at(r)[k]));
       amax[static_cast<std::size_t>(r)] = largest;

@@ -5,6 +5,7 @@
 
 #include <bit>
 
+#include "dsv3/quant/tiles.hpp"
 #include "dsv3/train/multiply_add_bf16.hpp"
 
 namespace dsv3::inline DSV3_ISA::train::accumulator {
@@ -89,9 +90,10 @@ void add_products(const Operand* a, const std::int32_t* significands, const std:
 /// times both scales is added to a float32 sum, and the accumulator restarts at 0. Promote = 0: only at the end, so the operands' scales
 /// must be constant along the sum. For e4m3 and e5m2. Written for clarity, only as fast as experiments need. Throws: Error if scales differ
 /// along a sum without promotion.
-template <int Fraction = 13, Index Promote = 128>
+template <int Fraction = 13, Index Promote = quant::tile_size>
 struct TensorCore {
-  static_assert(Fraction >= 6 && Promote % detail::at_once == 0 && (Promote == 0 || 128 % Promote == 0 || Promote % 128 == 0));
+  static_assert(Fraction >= 6 && Promote % detail::at_once == 0 &&
+                (Promote == 0 || quant::tile_size % Promote == 0 || Promote % quant::tile_size == 0));
 
   template <class Arch>
   static void grouped(Context& ctx, std::span<const MultiplyAdd> group) {
@@ -102,7 +104,7 @@ struct TensorCore {
   static void multiply(Context& ctx, const MultiplyAdd& p) {
     using namespace detail;
     const Index rows = p.c.rows(), depth = p.depth(), columns = p.columns(), blocks = (columns + lanes - 1) / lanes;
-    if constexpr (Promote == 0 || Promote > 128)
+    if constexpr (Promote == 0 || Promote > quant::tile_size)
       for (const auto* s : {&p.a_scales, &p.b_scales})
         for (Index b = 1; b < s->rows(); ++b)
           require(
@@ -134,7 +136,8 @@ struct TensorCore {
                                  registers);
           if (end == depth || (Promote > 0 && end % std::max<Index>(Promote, 1) == 0)) {
             for (Index j = 0; j < count; ++j) {
-              const float scale = p.scaled() ? p.a_scales(k / 128, m) * p.b_scales(k / 128, block * lanes + j) : 1.0f;
+              const float scale =
+                  p.scaled() ? p.a_scales(k / quant::tile_size, m) * p.b_scales(k / quant::tile_size, block * lanes + j) : 1.0f;
               float& s = sum[static_cast<std::size_t>(j)];
               s = std::fma(registers.value(static_cast<std::size_t>(j)), scale, s);
             }
