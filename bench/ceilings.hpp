@@ -93,9 +93,9 @@ inline double bf16_dot_peak([[maybe_unused]] dsv3::Context& ctx) {
 /// AMX bf16 products of tiles in registers, FLOP/s; 0 if build or machine have none.
 inline double amx_peak([[maybe_unused]] dsv3::Context& ctx) {
 #ifdef DSV3_HAS_AMX
-  if (!dsv3::amx::ready()) return 0;
+  if (!dsv3::amx::available()) return 0;
   return rate_of_all(ctx, 4.0 * 2 * 16 * 16 * 32 / 8, [](Index n) {  // an eighth of the repetitions
-    const dsv3::amx::Tiles tiles;
+    const dsv3::amx::TileConfig tiles;
     for (Index i = 0; i < n / 8; ++i) {
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 7);

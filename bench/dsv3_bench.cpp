@@ -336,7 +336,7 @@ int main(int argc, char** argv) {
     auto executor = cli::make_executor(args.threads());
     Context ctx(executor);
     std::printf("%s, %td layers, %d threads, vectors of %td floats%s\n", name.c_str(), config->num_hidden_layers, ctx.workers(),
-                simd::width<simd::DefaultArch>, amx::ready() ? ", AMX" : "");
+                simd::width<simd::DefaultArch>, amx::available() ? ", AMX" : "");
 
     const auto compute = args.value("--compute").value_or("bf16");
     nlohmann::json result;

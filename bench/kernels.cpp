@@ -411,7 +411,7 @@ int main(int argc, char** argv) {
     Context ctx(executor);
     const Pool pool(ctx);
     std::fprintf(stderr, "%d threads, vectors of %td floats%s\n", ctx.workers(), simd::width<simd::DefaultArch>,
-                 amx::ready() ? ", AMX" : "");
+                 amx::available() ? ", AMX" : "");
     const auto add = [&](const char* name, void (*f)(benchmark::State&, Context&, const Pool&), Index iterations) {
       return benchmark::RegisterBenchmark(name, [&, f](benchmark::State& state) { f(state, ctx, pool); })
           ->UseManualTime()

@@ -50,7 +50,7 @@ void fill(dsv3::Context& ctx, std::uint8_t* p, Index bytes, std::uint64_t seed, 
     std::uint64_t state = seed + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15u;
     for (Index k = i * piece; k < std::min(bytes, (i + 1) * piece); k += 8) {
       state += 0x9e3779b97f4a7c15u;
-      const std::uint64_t z = pattern(dsv3::sampling::mix(state));
+      const std::uint64_t z = pattern(dsv3::sampling::hash64(state));
       std::memcpy(p + k, &z, static_cast<std::size_t>(std::min(Index{8}, bytes - k)));
     }
   });

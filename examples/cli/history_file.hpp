@@ -23,7 +23,7 @@ namespace cli::inline DSV3_ISA {
 /// An entry a line; in it \n stands for a newline and \\ for a backslash. Others cannot read it.
 class HistoryFile {
  public:
-  static constexpr std::size_t most_entries = 1000, most_bytes = 1 << 16;
+  static constexpr std::size_t max_entries = 1000, max_bytes = 1 << 16;
 
   /// $DSV3_HISTORY; where that is not set, dsv3/NAME in the folder that XDG gives to states. Empty: no history is kept.
   static std::filesystem::path standard(const std::string& name) {
@@ -50,8 +50,8 @@ class HistoryFile {
       dsv3::require(file.is_open(), path_.string(), ": cannot read: ", std::strerror(errno));
       for (std::string line; std::getline(file, line);) lines.push_back(line);
     }
-    if (lines.size() > most_entries) {
-      lines.erase(lines.begin(), lines.end() - most_entries);
+    if (lines.size() > max_entries) {
+      lines.erase(lines.begin(), lines.end() - max_entries);
       dsv3::io::AtomicFile file(path_, private_mode);
       for (const auto& line : lines) file.write(line + '\n');
       file.commit();
@@ -62,7 +62,7 @@ class HistoryFile {
 
   /// Appends at once, so that programs that run side by side lose nothing. A very long entry is left out: it would be read at each start.
   void add(const std::string& entry) const {
-    if (path_.empty() || entry.size() > most_bytes) return;
+    if (path_.empty() || entry.size() > max_bytes) return;
     std::error_code none;  // writing tells what is wrong
     std::filesystem::create_directories(path_.parent_path(), none);
     const Lock lock(path_);

@@ -13,7 +13,7 @@ namespace cli::inline DSV3_ISA {
 /// Products of bf16 that this program and this machine have; empty if they have none.
 inline std::string_view bf16_units() {
   if constexpr (!dsv3::kernels::has_bf16_tiles<dsv3::simd::DefaultArch>) return "";
-  return dsv3::amx::ready() ? "AMX" : "AVX512-BF16";
+  return dsv3::amx::available() ? "AMX" : "AVX512-BF16";
 }
 
 template <class P, dsv3::ScaleFormat Format>

@@ -14,7 +14,7 @@ std::uint64_t fresh_seed() {
   return next += 0x9E3779B97F4A7C15;  // any odd number: no seed comes twice
 }
 
-constexpr std::size_t most_stop_strings = 64;  // each is looked for in every piece of text; OpenAI takes 4
+constexpr std::size_t max_stop_strings = 64;  // each is looked for in every piece of text; OpenAI takes 4
 
 std::vector<std::string> read_stop(const Fields& fields) {
   const Json* stop = fields.find("stop");
@@ -28,7 +28,7 @@ std::vector<std::string> read_stop(const Fields& fields) {
     }
   if (!stop->is_string() && !stop->is_array()) fields.wrong_type("stop", "a string or an array of strings");
   std::erase(strings, std::string());  // clients send them for "none"
-  if (strings.size() > most_stop_strings) fields.wrong_value("stop", "at most " + std::to_string(most_stop_strings) + " strings");
+  if (strings.size() > max_stop_strings) fields.wrong_value("stop", "at most " + std::to_string(max_stop_strings) + " strings");
   return strings;
 }
 
@@ -108,7 +108,7 @@ void read_common(const Service& service, const Fields& fields, ApiRequest& reque
   request.stream = fields.boolean("stream", false);
   request.include_usage = fields.object("stream_options").boolean("include_usage", false);
   if (fields.find("prompt_logprobs") != nullptr) {
-    request.prompt_log_probabilities = fields.integer("prompt_logprobs", 0, 0, most_top_log_probabilities);
+    request.prompt_log_probabilities = fields.integer("prompt_logprobs", 0, 0, max_top_log_probabilities);
     model.log_probabilities = std::max(model.log_probabilities.value_or(0), *request.prompt_log_probabilities);
     model.report_prompt = true;
     if (request.stream) fields.wrong_value("prompt_logprobs", "none in a stream");
@@ -234,7 +234,7 @@ ApiRequest parse_completion(const Service& service, const std::string& body) {
   if (!fields.text("suffix", "").empty()) fields.wrong_value("suffix", "none: this model completes at the end only");
   if (fields.find("logprobs") != nullptr) {
     request.log_probabilities = true;
-    request.top_log_probabilities = fields.integer("logprobs", 0, 0, most_top_log_probabilities);
+    request.top_log_probabilities = fields.integer("logprobs", 0, 0, max_top_log_probabilities);
     model.log_probabilities = std::max(model.log_probabilities.value_or(0), request.top_log_probabilities);
   }
   request.best_of = fields.integer("best_of", request.n, request.n, service.limits.choices);

@@ -197,7 +197,7 @@ ApiRequest parse_chat_completion(const Service& service, const std::string& body
   auto messages = read_messages(fields);
 
   request.log_probabilities = fields.boolean("logprobs", false);
-  request.top_log_probabilities = fields.integer("top_logprobs", 0, 0, most_top_log_probabilities);
+  request.top_log_probabilities = fields.integer("top_logprobs", 0, 0, max_top_log_probabilities);
   if (request.top_log_probabilities > 0 && !request.log_probabilities) fields.wrong_value("top_logprobs", "none unless logprobs is true");
   if (request.log_probabilities) model.log_probabilities = std::max(model.log_probabilities.value_or(0), request.top_log_probabilities);
 

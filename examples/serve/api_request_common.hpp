@@ -10,7 +10,7 @@
 namespace serve::inline DSV3_ISA {
 
 /// Likeliest tokens that may be asked for with each token: OpenAI's limit for chats; completions have the same here.
-inline constexpr std::int64_t most_top_log_probabilities = 20;
+inline constexpr std::int64_t max_top_log_probabilities = 20;
 
 /// The body as JSON. Throws: ApiError if it is not UTF-8, not valid JSON, or no object.
 Json parse_body(const std::string& body);

@@ -71,7 +71,7 @@ TEST_CASE("an executor of one's own") {
 
 TEST_CASE("a loop inside a task of the same context is an error, whoever runs it") {
   test::Threads threads{3};
-  Context alone, many(threads, /*worth_waking=*/0);
+  Context alone, many(threads, /*min_parallel_work=*/0);
   for (Context* ctx : {&alone, &many})
     for (const Index inner : {Index{1}, plenty}) {
       int ran = 0;
@@ -113,7 +113,7 @@ TEST_CASE("a thread pool") {
 
 TEST_CASE("a thread pool runs each task of many short loops once, whether its threads are awake or asleep") {
   ThreadPool pool(3);
-  Context ctx(pool, /*worth_waking=*/0);
+  Context ctx(pool, /*min_parallel_work=*/0);
   std::atomic<Index> sum = 0;
   Index expected = 0;
   for (Index loop = 0; loop < 20'000; ++loop) {
@@ -131,7 +131,7 @@ TEST_CASE("contexts of several threads, and of tasks, may share a thread pool") 
   std::vector<std::thread> callers;
   for (int i = 0; i < 4; ++i)
     callers.emplace_back([&] {
-      Context ctx(pool, /*worth_waking=*/0);
+      Context ctx(pool, /*min_parallel_work=*/0);
       for (int loop = 0; loop < 50; ++loop)
         ctx.parallel_for(4, plenty, [&](Index, int) {
           Context inner(pool, 0);

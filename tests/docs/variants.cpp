@@ -540,7 +540,7 @@ TEST_CASE("executor, sampler, tape") {
   const auto model = make<InFloat32<DeepSeekV3>>();
   // [run]
   const Threads threads{3};
-  Context ctx(threads, /*worth_waking=*/0);  // 0: every loop is shared, however small
+  Context ctx(threads, /*min_parallel_work=*/0);  // 0: every loop is shared, however small
   auto cache = model.make_cache({.max_tokens = 16});
   std::vector<int> ids;
   const auto keep = [&](int id) {

@@ -20,7 +20,7 @@ Matrix<float> attend(const Problem& p, Index begin, Index rows, Index limit, Ind
     tiles.push_back({view(p.q).slice(begin + m, count), view(p.q_pe).slice(begin + m, count), limit + m * step, step});
   }
   const Index width = p.v.cols(), end = limit + (rows - 1) * step, runs = (end + run - 1) / run;
-  const Index partial = kernels::attention_partial(width), stride = partial * static_cast<Index>(tiles.size());
+  const Index partial = kernels::attention_partial_size(width), stride = partial * static_cast<Index>(tiles.size());
   Context ctx;
   auto scope = ctx.scratch();
   auto partials = scope.matrix<float>(runs, stride);
@@ -32,7 +32,7 @@ Matrix<float> attend(const Problem& p, Index begin, Index rows, Index limit, Ind
                                width, partials.row_data(r), scratch.data());
   Matrix<float> out = Matrix<float>::Constant(rows, width, NAN);
   for (Index m = 0; m < rows; m += 16)
-    kernels::finish_attention<Arch>(partials.data() + m / 16 * partial, runs, stride, view(out).slice(m, std::min(Index{16}, rows - m)));
+    kernels::combine_attention<Arch>(partials.data() + m / 16 * partial, runs, stride, view(out).slice(m, std::min(Index{16}, rows - m)));
   return out;
 }
 

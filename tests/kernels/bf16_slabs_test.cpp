@@ -45,7 +45,7 @@ TEST_CASE("slabs cover every row tile once and no worker has more than half as m
     for (const auto& s : slabs) {
       const auto& job = jobs[static_cast<std::size_t>(s.job)];
       for (Index t = s.begin; t < s.begin + s.count; ++t) ++seen[static_cast<std::size_t>(s.job)].at(static_cast<std::size_t>(t));
-      CHECK((s.count <= kernels::detail::most_slab_tiles));
+      CHECK((s.count <= kernels::detail::max_slab_tiles));
       *std::min_element(loads.begin(), loads.end()) += s.count * job.work;  // who is free takes the next
       total += s.count * job.work;
     }

@@ -265,7 +265,7 @@ TEST_CASE("products of one x and networks have the bits of each alone when worke
 TEST_CASE("both engines multiply tiles") {
   Random random;
   using namespace kernels;
-  alignas(64) std::array<std::uint16_t, 2 * 4 * bf16::tile> a, b;
+  alignas(64) std::array<std::uint16_t, 2 * 4 * bf16::tile_size> a, b;
   const auto number = [&] { return codec::BFloat16::encode(random.normal()); };
   for (auto& v : a) v = number();
   for (auto& v : b) v = number();
@@ -277,17 +277,18 @@ TEST_CASE("both engines multiply tiles") {
     };
     for (const Case& c : {Case{2, 2, 4, false}, {2, 1, 4, true}, {1, 2, 1, false}, {1, 1, 4, true}, {2, 2, 1, true}}) {
       // Rows of a that lie one behind the other, or tile by tile.
-      const bf16::Left left =
-          c.whole_rows ? bf16::Left{a.data(), 4 * bf16::tile, 4 * bf16::depth, bf16::depth} : bf16::Left{a.data(), 4 * bf16::tile};
-      alignas(64) std::array<float, 4 * bf16::sum_tile> out{};
-      Engine::multiply(left, c.rows, b.data(), 4 * bf16::tile, c.columns, c.steps, out.data());
+      const bf16::LeftOperand left = c.whole_rows ? bf16::LeftOperand{a.data(), 4 * bf16::tile_size, 4 * bf16::depth, bf16::depth}
+                                                  : bf16::LeftOperand{a.data(), 4 * bf16::tile_size};
+      alignas(64) std::array<float, 4 * bf16::sum_tile_size> out{};
+      Engine::multiply(left, c.rows, b.data(), 4 * bf16::tile_size, c.columns, c.steps, out.data());
       for (Index i = 0; i < c.rows; ++i)
         for (Index j = 0; j < c.columns; ++j)
-          check_matrix(ConstMatrixView<float>(out.data() + (i * c.columns + j) * bf16::sum_tile, 16, 16), [&](Index n, Index t) {
+          check_matrix(ConstMatrixView<float>(out.data() + (i * c.columns + j) * bf16::sum_tile_size, 16, 16), [&](Index n, Index t) {
             return sum(c.steps * bf16::depth, [&](Index k) {
               const Index step = k / bf16::depth, at = k % bf16::depth;
               const auto x = left.data[i * left.stride + step * left.step + n * left.row + at];
-              const auto y = b[static_cast<std::size_t>(4 * j * bf16::tile + step * bf16::tile + at / 2 * bf16::depth + 2 * t + at % 2)];
+              const auto y =
+                  b[static_cast<std::size_t>(4 * j * bf16::tile_size + step * bf16::tile_size + at / 2 * bf16::depth + 2 * t + at % 2)];
               return Real(static_cast<double>(codec::BFloat16::decode(x)) * static_cast<double>(codec::BFloat16::decode(y)));
             });
           });
@@ -295,7 +296,7 @@ TEST_CASE("both engines multiply tiles") {
   };
   check(bf16::DotEngine{});
 #ifdef DSV3_HAS_AMX
-  if (amx::ready()) check(bf16::AmxEngine{});
+  if (amx::available()) check(bf16::AmxEngine{});
 #endif
 }
 #endif

@@ -44,7 +44,7 @@ TEST_CASE("kernels refuse shapes that do not fit") {
   std::vector<float> scores(6, 1.0f);
   std::vector<int> seven_choices(7), groups_kept(1);
   CHECK_THROWS_WITH_AS(kernels::top_k(scores, seven_choices), "top_k: expected at most as many choices as scores, got 7 of 6", Error);
-  for (const Index groups : {Index{-1}, Index{0}, Index{4}, router::most_groups + 6})
+  for (const Index groups : {Index{-1}, Index{0}, Index{4}, router::max_groups + 6})
     CHECK_THROWS_AS(kernels::limit_groups<kernels::Largest>(scores, groups, groups_kept), Error);
   CHECK(scores == std::vector<float>(6, 1.0f));
   for (const int expert : {-1, 2}) {

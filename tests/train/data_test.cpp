@@ -166,7 +166,7 @@ TEST_CASE("a saved state goes on bit for bit; states that do not fit are refused
 TEST_CASE("steps that are not finite are skipped, and stop a run in which they do not end") {
   auto model = io::load(DSV3_TEST_DATA "/golden-train/train-tiny");
   train::TrainerOptions options;
-  options.most_skipped = 3;
+  options.max_skipped = 3;
   train::Trainer<DeepSeekV3> trainer(model, options);
   const std::vector<int> ids{1, 2, 3, 4, 5};
   const train::Sample sample{ids};

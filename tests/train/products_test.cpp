@@ -165,7 +165,7 @@ TEST_CASE("so does each engine") {
   };
   check(train::detail::PairEngine{});
 #ifdef DSV3_HAS_AMX
-  if (amx::ready()) check(train::detail::TileEngine{});
+  if (amx::available()) check(train::detail::TileEngine{});
 #endif
 }
 #endif

@@ -42,7 +42,7 @@ namespace router {
 enum class Score { sigmoid, softmax };
 
 // Upper limits, which size a router's arrays: experts per token, routed experts, groups of experts.
-inline constexpr Index most_choices = 64, most_experts = 1024, most_groups = 256;
+inline constexpr Index max_choices = 64, max_experts = 1024, max_groups = 256;
 
 /// What a router needs to choose `top_k` of `experts` (spec A12 to A16).
 struct Config {

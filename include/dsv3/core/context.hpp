@@ -17,19 +17,19 @@ class Context {
   /// Serial execution.
   Context() = default;
 
-  /// Runs parallel loops on `executor`, which must outlive the context. Loops of fewer than `worth_waking` simple operations stay on the
-  /// calling thread. Throws: Error if the executor has no workers.
+  /// Runs parallel loops on `executor`, which must outlive the context. Loops of fewer than `min_parallel_work` simple operations stay on
+  /// the calling thread. Throws: Error if the executor has no workers.
   template <Executor E>
-  explicit Context(E& executor, Index worth_waking = default_worth_waking)
+  explicit Context(E& executor, Index min_parallel_work = default_min_parallel_work)
       : executor_(const_cast<void*>(static_cast<const void*>(&executor))),
         workers_(executor.workers()),
-        worth_waking_(worth_waking),
+        min_parallel_work_(min_parallel_work),
         run_([](void* e, Index tasks, TaskRef f) { static_cast<E*>(e)->run(tasks, f); }) {
     require(workers_ >= 1, "Context: expected an executor with at least 1 worker, got ", workers_);
   }
 
-  static constexpr Index default_worth_waking = Index{1} << 18;  ///< simple operations, a few tens of microseconds
-  static constexpr Index worth_handing_out = Index{1} << 14;     ///< simple operations of one batch of tasks, a few microseconds
+  static constexpr Index default_min_parallel_work = Index{1} << 18;  ///< simple operations, a few tens of microseconds
+  static constexpr Index min_batch_work = Index{1} << 14;             ///< simple operations of one batch of tasks, a few microseconds
 
   int workers() const { return workers_; }
 
@@ -45,10 +45,10 @@ class Context {
   template <class F>
   void parallel_for(Index tasks, Index work, F&& f) {
     if (tasks <= 0) return;
-    if (work < worth_waking_) return run(run_serially, tasks, TaskRef(f));
-    const Index together = std::clamp(tasks * worth_handing_out / std::max(work, Index{1}), Index{1}, tasks / (4 * workers_) + 1);
-    parallel_for((tasks + together - 1) / together, [&](Index i, int worker) {
-      for (Index task = i * together; task < std::min((i + 1) * together, tasks); ++task) f(task, worker);
+    if (work < min_parallel_work_) return run(run_serially, tasks, TaskRef(f));
+    const Index batch = std::clamp(tasks * min_batch_work / std::max(work, Index{1}), Index{1}, tasks / (4 * workers_) + 1);
+    parallel_for((tasks + batch - 1) / batch, [&](Index i, int worker) {
+      for (Index task = i * batch; task < std::min((i + 1) * batch, tasks); ++task) f(task, worker);
     });
   }
 
@@ -72,7 +72,7 @@ class Context {
 
   void* executor_ = nullptr;
   int workers_ = 1;
-  Index worth_waking_ = default_worth_waking;
+  Index min_parallel_work_ = default_min_parallel_work;
   Run run_ = run_serially;
   bool in_loop_ = false;
   Workspace workspace_;

@@ -48,9 +48,9 @@ inline void validate(const Config& config, std::string_view where) {
   require(c.qk_rope_head_dim % 2 == 0, where, ": qk_rope_head_dim: expected an even number, found ", c.qk_rope_head_dim);
   in_range("v_head_dim", c.v_head_dim, 1, head_limit);
 
-  in_range("n_routed_experts", c.n_routed_experts, 1, router::most_experts);
+  in_range("n_routed_experts", c.n_routed_experts, 1, router::max_experts);
   in_range("n_shared_experts", c.n_shared_experts, 0, 256);
-  in_range("n_group", c.n_group, 1, std::min(c.n_routed_experts, router::most_groups));
+  in_range("n_group", c.n_group, 1, std::min(c.n_routed_experts, router::max_groups));
   require(c.n_routed_experts % c.n_group == 0, where, ": n_group: expected a divisor of n_routed_experts ", c.n_routed_experts, ", found ",
           c.n_group);
   const Index in_group = c.n_routed_experts / c.n_group;
@@ -58,7 +58,7 @@ inline void validate(const Config& config, std::string_view where) {
   require(c.scoring_func != router::Score::sigmoid || c.n_group == 1 || in_group >= 2, where,
           ": n_group: expected groups of at least 2 experts, found ", c.n_group, " groups of ", c.n_routed_experts, " experts");
   in_range("topk_group", c.topk_group, 1, c.n_group);
-  in_range("num_experts_per_tok", c.num_experts_per_tok, 1, router::most_choices);
+  in_range("num_experts_per_tok", c.num_experts_per_tok, 1, router::max_choices);
   require(c.num_experts_per_tok <= in_group * c.topk_group, where, ": num_experts_per_tok: expected at most the ", in_group * c.topk_group,
           " experts of topk_group ", c.topk_group, " groups, found ", c.num_experts_per_tok);
   check("routed_scaling_factor", c.routed_scaling_factor, c.routed_scaling_factor > 0, "a positive number");

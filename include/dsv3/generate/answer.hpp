@@ -42,8 +42,8 @@ class Answer {
     require(request_.max_new_tokens >= 0, "request: max_new_tokens: expected at least 0, got ", request_.max_new_tokens);
     require(request_.stop_strings.empty() || token_bytes_, "request: stop_strings need the tokens' bytes, which were not given");
     if (const auto n = request_.log_probabilities)
-      require(*n >= 0 && *n <= Request::most_log_probabilities, "request: log_probabilities: expected 0 to ",
-              Request::most_log_probabilities, ", got ", *n);
+      require(*n >= 0 && *n <= Request::max_log_probabilities, "request: log_probabilities: expected 0 to ", Request::max_log_probabilities,
+              ", got ", *n);
     validate(request_.sampling, c.vocab_size);
     pipeline_ = sampling::Pipeline(request_.sampling, request_.processors);
     if (!request_.stop_tokens) request_.stop_tokens = c.eos_token_id;

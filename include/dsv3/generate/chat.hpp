@@ -131,8 +131,8 @@ class ChatRenderer {
     in_tool_ = true;
     after_user_ = false;
     if (format_ != ChatFormat::v31 && !outputs_open_) add(chat::outputs_begin);
-    const bool together = format_ == ChatFormat::v31 || format_ == ChatFormat::r1;
-    if (!together && outputs_open_) add("\n");
+    const bool adjacent = format_ == ChatFormat::v31 || format_ == ChatFormat::r1;
+    if (!adjacent && outputs_open_) add("\n");
     outputs_open_ = true;
     add(chat::output_begin, content_of(m), chat::output_end);
   }

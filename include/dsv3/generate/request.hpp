@@ -23,7 +23,7 @@ struct Request {
   std::vector<std::string> stop_strings{};        ///< the text ends before the first of them; need a TokenBytes
   std::optional<Index> log_probabilities{};       ///< report them for each token and for this many likeliest ones
   bool report_prompt = false;                     ///< report the prompt's tokens first; the whole prompt is then computed, cached or not
-  static constexpr Index most_log_probabilities = 1000;
+  static constexpr Index max_log_probabilities = 1000;
 };
 
 /// The bytes that a token id stands for; valid until the next call. Ids without text give none.

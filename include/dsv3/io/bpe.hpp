@@ -27,9 +27,9 @@ class Bpe {
       std::uint32_t previous, next;
     };
     struct Candidate {
-      std::uint64_t urgency;  // rank of the merge, then position: both small first
-      int left, right;        // ids at the time of writing; if they have changed, the candidate is void
-      friend bool operator>(const Candidate& a, const Candidate& b) { return a.urgency > b.urgency; }
+      std::uint64_t priority;  // rank of the merge, then position: both small first
+      int left, right;         // ids at the time of writing; if they have changed, the candidate is void
+      friend bool operator>(const Candidate& a, const Candidate& b) { return a.priority > b.priority; }
     };
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
@@ -58,12 +58,12 @@ class Bpe {
     std::ranges::make_heap(heap, std::greater<>{});
     while (!heap.empty()) {
       std::ranges::pop_heap(heap, std::greater<>{});
-      const auto [urgency, left, right] = heap.back();
+      const auto [priority, left, right] = heap.back();
       heap.pop_back();
-      const auto at = static_cast<std::uint32_t>(urgency);
+      const auto at = static_cast<std::uint32_t>(priority);
       const std::uint32_t joined = symbols[at].next;
       if (symbols[at].id != left || joined >= n || symbols[joined].id != right) continue;
-      symbols[at].id = results_[urgency >> 32];
+      symbols[at].id = results_[priority >> 32];
       symbols[at].next = symbols[joined].next;
       symbols[joined].id = -1;
       if (symbols[at].next < n) symbols[symbols[at].next].previous = at;

@@ -146,7 +146,7 @@ Mismatch bind(Model<P>& model, const CheckpointFiles& files, const LoadOptions& 
   const Binder binder({files, owners, options.check_scales});
   Index total = 0, bound = 0;
   Model<P>::for_each_tensor(model, [&](const std::string&, auto&) { ++total; });
-  std::optional<SinglePages> single_pages;
+  std::optional<NoReadahead> single_pages;
   if (!options.check_values) single_pages.emplace(files.mappings());
   detail::read_ahead(files, options);
   const Mismatch mismatch = detail::match(model, files, binder, [&](const std::string& name, auto& parameter) {

@@ -32,14 +32,14 @@ inline void advise(std::span<const std::byte> bytes, int advice) {
 
 /// While it lives, touching a page of `files` reads only that page. Otherwise the system reads the pages around it too, on some machines
 /// megabytes. `files` are whole mappings, which must outlive it.
-class [[nodiscard]] SinglePages {
+class [[nodiscard]] NoReadahead {
  public:
-  explicit SinglePages(std::span<const std::span<const std::byte>> files) : files_(files) {
+  explicit NoReadahead(std::span<const std::span<const std::byte>> files) : files_(files) {
     for (const auto file : files_) detail::advise(file, MADV_RANDOM);
   }
-  SinglePages(const SinglePages&) = delete;
-  SinglePages& operator=(const SinglePages&) = delete;
-  ~SinglePages() {
+  NoReadahead(const NoReadahead&) = delete;
+  NoReadahead& operator=(const NoReadahead&) = delete;
+  ~NoReadahead() {
     for (const auto file : files_) detail::advise(file, MADV_NORMAL);
   }
 

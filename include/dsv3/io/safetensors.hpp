@@ -36,7 +36,7 @@ class [[nodiscard]] Safetensors {
   static Safetensors open(const std::filesystem::path& path) {
     auto mapped = MappedFile::open(path);
     const auto bytes = mapped->bytes();
-    const SinglePages no_data({&bytes, 1});
+    const NoReadahead no_data({&bytes, 1});
     Safetensors file = parse(bytes, path.string());
     file.owner_ = std::move(mapped);
     return file;

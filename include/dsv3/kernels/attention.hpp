@@ -93,47 +93,49 @@ void attend(const QueryTile& tile, const Source& source, float scale, MatrixView
   for (Index k0 = start / attention_block * attention_block; k0 < last; k0 += attention_block) {
     const Index keys = std::min(attention_block, last - k0);
     const KeysValues kv = source.block(k0, keys, scratch + attend_scratch(width));
-    detail::panel_nt<Arch>(tile.q, as_weight(kv.k), scores.data(), attention_block);
+    detail::linear_panel<Arch>(tile.q, as_weight(kv.k), scores.data(), attention_block);
     if (kv.k_pe.cols() > 0) {
-      detail::panel_nt<Arch>(tile.q_pe, as_weight(kv.k_pe), pe.data(), attention_block);
+      detail::linear_panel<Arch>(tile.q_pe, as_weight(kv.k_pe), pe.data(), attention_block);
       scores.leftCols(keys) += pe.leftCols(keys);
     }
-    // Row m sees keys [from(m), seen(m)) of the block.
-    const auto seen = [&](Index m) { return std::clamp(tile.limit_of(m) - k0, Index{0}, keys); };
-    const auto from = [&](Index m) {
+    // Row m sees keys [keys_begin(m), keys_end(m)) of the block.
+    const auto keys_end = [&](Index m) { return std::clamp(tile.limit_of(m) - k0, Index{0}, keys); };
+    const auto keys_begin = [&](Index m) {
       if constexpr (attention::has_first_key<Variant>)
-        return std::clamp(attention::first_key(variant, tile.limit_of(m)) - k0, Index{0}, seen(m));
+        return std::clamp(attention::first_key(variant, tile.limit_of(m)) - k0, Index{0}, keys_end(m));
       else
         return Index{0};
     };
     for (Index m = 0; m < rows; ++m) {
       float* s = scores.row_data(m);
-      if (seen(m) == from(m)) continue;
-      for (Index i = from(m); i < seen(m); ++i) s[i] *= scale;
+      if (keys_end(m) == keys_begin(m)) continue;
+      for (Index i = keys_begin(m); i < keys_end(m); ++i) s[i] *= scale;
       if constexpr (attention::has_transform<Variant>)
-        simd::map<Arch>([&](const Floats& v) { return variant.transform(v); }, seen(m) - from(m), s + from(m), s + from(m));
-      rescale[static_cast<std::size_t>(m)] = state[static_cast<std::size_t>(m)].template add<Arch>(s + from(m), seen(m) - from(m));
+        simd::map<Arch>([&](const Floats& v) { return variant.transform(v); }, keys_end(m) - keys_begin(m), s + keys_begin(m),
+                        s + keys_begin(m));
+      rescale[static_cast<std::size_t>(m)] =
+          state[static_cast<std::size_t>(m)].template add<Arch>(s + keys_begin(m), keys_end(m) - keys_begin(m));
     }
-    const auto weigh = [&](Index m, Index count, Index first_seen, Index seen_keys) {  // rows [m, m + count)
+    const auto multiply_values = [&](Index m, Index count, Index first_seen, Index seen_keys) {  // rows [m, m + count)
       const auto p = ConstMatrixView<float>(scores).slice(m, count).columns(first_seen, seen_keys - first_seen);
       const auto values = as_weight(kv.v.slice(first_seen, seen_keys - first_seen));
-      for (Index c = 0; c < width; c += detail::most_columns)
-        detail::panel_nn<Arch>(p, values, c, std::min(c + detail::most_columns, width), part.slice(m, count));
+      for (Index c = 0; c < width; c += detail::max_columns)
+        detail::linear_transposed_panel<Arch>(p, values, c, std::min(c + detail::max_columns, width), part.slice(m, count));
     };
-    const Index least = attention::has_first_key<Variant> ? 0 : seen(0), most = seen(rows - 1);
-    if (detail::all_finite<Arch>(kv.v.slice(least, most - least))) {
+    const Index union_begin = attention::has_first_key<Variant> ? 0 : keys_end(0), union_end = keys_end(rows - 1);
+    if (detail::all_finite<Arch>(kv.v.slice(union_begin, union_end - union_begin))) {
       // Weights of 0 for keys that a row does not see change no bit of its sum.
       for (Index m = 0; m < rows; ++m) {
-        if constexpr (attention::has_first_key<Variant>) std::fill_n(scores.row_data(m), from(m), 0.0f);
-        std::fill(scores.row_data(m) + seen(m), scores.row_data(m) + most, 0.0f);
+        if constexpr (attention::has_first_key<Variant>) std::fill_n(scores.row_data(m), keys_begin(m), 0.0f);
+        std::fill(scores.row_data(m) + keys_end(m), scores.row_data(m) + union_end, 0.0f);
       }
-      weigh(0, rows, 0, most);
+      multiply_values(0, rows, 0, union_end);
     } else {
       for (Index m = 0; m < rows; ++m)
-        if (seen(m) > from(m)) weigh(m, 1, from(m), seen(m));
+        if (keys_end(m) > keys_begin(m)) multiply_values(m, 1, keys_begin(m), keys_end(m));
     }
     for (Index m = 0; m < rows; ++m) {
-      if (seen(m) == from(m)) continue;
+      if (keys_end(m) == keys_begin(m)) continue;
       const Floats factor(rescale[static_cast<std::size_t>(m)]);
       simd::map<Arch>([&](const Floats& sum, const Floats& p) { return simd::fma<Arch>(sum, factor, p); }, width, out.row_data(m),
                       out.row_data(m), part.row_data(m));

@@ -2,7 +2,7 @@
 //
 // Keys are the left operand of the scores, so that each lane of a vector is a query and the softmax needs no sums across lanes. Softmax
 // weights are the left operand of the result. A block of keys is rounded once for all tiles of queries of a call. Keys may be cut into runs
-// at multiples of attention_block: each run gives a partial result, and finish_attention() combines them. A row's result depends only on
+// at multiples of attention_block: each run gives a partial result, and combine_attention() combines them. A row's result depends only on
 // that row, the keys it may see and the cuts.
 //
 // In a build without bf16 tiles (has_bf16_tiles) these functions are declared, but not defined.
@@ -17,7 +17,7 @@ namespace dsv3::inline DSV3_ISA::kernels {
 /// Floats of a partial result, that of a run of keys and a tile of queries, for values of width v: maxima [16], sums [16], and for each 32
 /// values a pair of tiles of sums, whose columns are in the order of interleaved().
 template <class Arch = simd::DefaultArch>
-Index attention_partial(Index v);
+Index attention_partial_size(Index v);
 
 /// Floats of scratch that attend_bf16() needs for `tiles` tiles with queries of n + r channels and values of v, in addition to the source's
 /// block_scratch().
@@ -25,8 +25,8 @@ template <class Arch = simd::DefaultArch>
 Index attend_bf16_scratch(Index n, Index r, Index v, Index tiles);
 
 /// Attention of tiles of queries over the run of keys [begin, end) (eq. 10, or as `variant` has it). Limits of rows must not decrease,
-/// within a tile and from tile to tile. `partials` [tiles, attention_partial(v)] is overwritten. `begin` is a multiple of attention_block.
-/// Exactly one run of a row is its `first`: sinks count there. Serial; `scratch` is aligned to 64 bytes.
+/// within a tile and from tile to tile. `partials` [tiles, attention_partial_size(v)] is overwritten. `begin` is a multiple of
+/// attention_block. Exactly one run of a row is its `first`: sinks count there. Serial; `scratch` is aligned to 64 bytes.
 /// Throws: Error if there are no tiles, or `begin` is no such multiple.
 template <class Arch = simd::DefaultArch, BlockSource Source = KeysValues, attention::Variant Variant = attention::Full>
 void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index begin, Index end, float scale, Index v, float* partials,
@@ -35,12 +35,12 @@ void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index b
 /// out [M, V], M <= 16, from the partial results of `runs` runs of keys, which are `stride` floats apart. `lse` [M], if it is not null,
 /// receives the logarithm of each row's sum of exp(score).
 template <class Arch = simd::DefaultArch>
-void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse = nullptr);
+void combine_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse = nullptr);
 
 #ifdef DSV3_HAS_BF16_TILES
 
 template <class Arch>
-Index attention_partial(Index v) {
+Index attention_partial_size(Index v) {
   return 2 * bf16::side + bf16::padded(v) * bf16::side;
 }
 
@@ -84,24 +84,24 @@ class TiledAttention {
       pack(t.q, 0, {query(i), t.q.rows(), shape.n});
       if (shape.r > 0) pack(t.q_pe, 0, {query(i) + side * padded(shape.n), t.q.rows(), shape.r});
       std::fill_n(partial(i), side, -std::numeric_limits<float>::infinity());
-      std::fill_n(partial(i) + side, attention_partial<Arch>(shape.v) - side, 0.0f);
+      std::fill_n(partial(i) + side, attention_partial_size<Arch>(shape.v) - side, 0.0f);
       if constexpr (attention::has_sink<Variant>)
         for (Index m = 0; first && m < t.q.rows(); ++m) partial(i)[m] = variant.sink(t.head_of(m)), partial(i)[side + m] = 1;
     }
   }
 
-  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the block after it: memory-bound
-  /// steps take less time if it is prefetched while this one is computed.
+  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the block after it:
+  /// memory-bound steps take less time if it is prefetched while this one is computed.
   template <class T>
   void add(const KeysValuesOf<T>& kv, Index first, const KeysValuesOf<T>& next = {}) {
     const Index keys = kv.v.rows();
     const auto left = left_operand(kv);
     Index begin = 0;  // tiles before it see none of the keys
-    while (begin < shape_.tiles && seen(begin, tile_at(begin).q.rows() - 1, first, keys) == 0) ++begin;
+    while (begin < shape_.tiles && keys_end(begin, tile_at(begin).q.rows() - 1, first, keys) == 0) ++begin;
     bool hidden = false;
     for (Index i = begin; i < shape_.tiles; ++i) {
-      if ((i - begin) % 2 == 0) weigh(left, i, first, keys);
-      hidden |= seen(i, 0, first, keys) < keys || from(i, tile_at(i).q.rows() - 1, first, keys) > 0;
+      if ((i - begin) % 2 == 0) compute_weights(left, i, first, keys);
+      hidden |= keys_end(i, 0, first, keys) < keys || keys_begin(i, tile_at(i).q.rows() - 1, first, keys) > 0;
     }
     // A weight of 0 hides a value from the rows that must not see it, unless 0 times the value is NaN: then each row is multiplied alone,
     // by the values that it sees.
@@ -111,64 +111,66 @@ class TiledAttention {
     for (Index c = 0; c < shape_.v; c += columns) {
       const auto v = kv.v.columns(c, std::min(columns, shape_.v - c));
       if (!alone) {
-        fill_right(v, values_, 0, ahead ? next.v.data() + c : nullptr);
-        for (Index i = begin; i < shape_.tiles; i += 2) gather(i, c, keys, 0, 2 * side);
+        pack_values(v, values_, 0, ahead ? next.v.data() + c : nullptr);
+        for (Index i = begin; i < shape_.tiles; i += 2) accumulate_values(i, c, keys, 0, 2 * side);
         continue;
       }
       for (Index i = begin; i < shape_.tiles; ++i)
         for (Index m = 0; m < tile_at(i).q.rows(); ++m) {
-          fill_right(v.slice(0, seen(i, m, first, keys)), values_, from(i, m, first, keys));
-          gather(i, c, keys, m, m + 1);
+          pack_values(v.slice(0, keys_end(i, m, first, keys)), values_, keys_begin(i, m, first, keys));
+          accumulate_values(i, c, keys, m, m + 1);
         }
     }
   }
 
  private:
-  static constexpr Index columns = 64;        // of values, which stay in cache at a time
-  static constexpr Index weights = 2 * tile;  // softmax weights [16, 64] of a tile of queries
-  static constexpr Index products = 8 * sum_tile;
+  static constexpr Index columns = 64;             // of values, which stay in cache at a time
+  static constexpr Index weights = 2 * tile_size;  // softmax weights [16, 64] of a tile of queries
+  static constexpr Index products = 8 * sum_tile_size;
 
   const QueryTile& tile_at(Index i) const { return tiles_[static_cast<std::size_t>(i)]; }
   std::uint16_t* query(Index i) const { return queries_ + i * side * shape_.key_width(); }
-  float* partial(Index i) const { return partials_ + i * attention_partial<Arch>(shape_.v); }
+  float* partial(Index i) const { return partials_ + i * attention_partial_size<Arch>(shape_.v); }
   Index pair(Index i) const { return std::min(Index{2}, shape_.tiles - i); }
-  /// Row m of tile i sees keys [from(), seen()) of the block of keys [first, first + keys).
-  Index seen(Index i, Index m, Index first, Index keys) const { return std::clamp(tile_at(i).limit_of(m) - first, Index{0}, keys); }
-  Index from(Index i, Index m, Index first, Index keys) const {
+  /// Row m of tile i sees keys [keys_begin(), keys_end()) of the block of keys [first, first + keys).
+  Index keys_end(Index i, Index m, Index first, Index keys) const { return std::clamp(tile_at(i).limit_of(m) - first, Index{0}, keys); }
+  Index keys_begin(Index i, Index m, Index first, Index keys) const {
     if constexpr (attention::has_first_key<Variant>)
-      return std::clamp(attention::first_key(variant_, tile_at(i).limit_of(m)) - first, Index{0}, seen(i, m, first, keys));
+      return std::clamp(attention::first_key(variant_, tile_at(i).limit_of(m)) - first, Index{0}, keys_end(i, m, first, keys));
     else
       return 0;
   }
 
-  Left left_operand(const KeysValuesOf<std::uint16_t>& kv) const {
+  LeftOperand left_operand(const KeysValuesOf<std::uint16_t>& kv) const {
     if (shape_.n % depth == 0 && shape_.r % depth == 0 && kv.k_pe.data() == kv.k.data() + shape_.n)  // the rows in memory form tiles
       return {kv.k.data(), side * kv.k.outerStride(), kv.k.outerStride(), depth};
-    return copied_left(kv);
+    return packed_keys(kv);
   }
-  Left left_operand(const KeysValues& kv) const { return copied_left(kv); }
+  LeftOperand left_operand(const KeysValues& kv) const { return packed_keys(kv); }
   template <class T>
-  Left copied_left(const KeysValuesOf<T>& kv) const {
+  LeftOperand packed_keys(const KeysValuesOf<T>& kv) const {
     const Index stride = side * shape_.key_width();
-    fill_left(kv.k, keys_, stride);
-    if (shape_.r > 0) fill_left(kv.k_pe, keys_ + side * padded(shape_.n), stride);
+    pack_keys(kv.k, keys_, stride);
+    if (shape_.r > 0) pack_keys(kv.k_pe, keys_ + side * padded(shape_.n), stride);
     return {keys_, stride};
   }
 
   /// Computes the softmax weights of tiles i and i + 1, and the factors of their earlier sums.
-  void weigh(const Left& left, Index i, Index first, Index keys) {
+  void compute_weights(const LeftOperand& left, Index i, Index first, Index keys) {
     const Index count = pair(i), width = shape_.key_width();
     for (Index s = 0; s * depth < keys; ++s)
       Engine::multiply({left.data + 2 * s * left.stride, left.stride, left.row, left.step}, 2, query(i), side * width, count, width / depth,
-                       products_ + s * 4 * sum_tile);
+                       products_ + s * 4 * sum_tile_size);
     for (Index j = 0; j < count; ++j) {
       float* state = partial(i + j);
-      Lanes lanes{_mm512_loadu_ps(state), _mm512_loadu_ps(state + side)};
+      OnlineSoftmaxLanes lanes{_mm512_loadu_ps(state), _mm512_loadu_ps(state + side)};
       alignas(64) std::array<int, side> sees, begins{};
-      for (Index m = 0; m < side; ++m) sees[static_cast<std::size_t>(m)] = static_cast<int>(seen(i + j, m, first, keys));
+      for (Index m = 0; m < side; ++m) sees[static_cast<std::size_t>(m)] = static_cast<int>(keys_end(i + j, m, first, keys));
       if constexpr (attention::has_first_key<Variant>)
-        for (Index m = 0; m < side; ++m) begins[static_cast<std::size_t>(m)] = static_cast<int>(from(i + j, m, first, keys));
-      const auto score = [&](Index n) { return products_ + (n / depth * 4 + n % depth / side * count + j) * sum_tile + n % side * side; };
+        for (Index m = 0; m < side; ++m) begins[static_cast<std::size_t>(m)] = static_cast<int>(keys_begin(i + j, m, first, keys));
+      const auto score = [&](Index n) {
+        return products_ + (n / depth * 4 + n % depth / side * count + j) * sum_tile_size + n % side * side;
+      };
       const __m512 factor = lanes.add<Arch>(score, keys, _mm512_load_si512(begins.data()), _mm512_load_si512(sees.data()), scale_,
                                             weights_ + (i + j) * weights, variant_);
       _mm512_storeu_ps(factors_ + (i + j) * side, factor);
@@ -179,21 +181,21 @@ class TiledAttention {
 
   /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1 (rows 0 to 31) by their factors, and adds weights times
   /// values_, which has columns from c on.
-  void gather(Index i, Index c, Index keys, Index first_row, Index last_row) {
+  void accumulate_values(Index i, Index c, Index keys, Index first_row, Index last_row) {
     const Index rows = pair(i), steps = (keys + depth - 1) / depth, last = padded(std::min(shape_.v - c, columns)) / side;
     const auto put = [&](Index t, const float* product) {  // adds two column tiles
       for (Index j = first_row / side; j < std::min(rows, (last_row + side - 1) / side); ++j)
         for (Index k = 0; k < 2; ++k) {
-          float* sums = partial(i + j) + 2 * side + (c / side + t + k) * sum_tile;
-          const float* p = product + (2 * j + k) * sum_tile;
+          float* sums = partial(i + j) + 2 * side + (c / side + t + k) * sum_tile_size;
+          const float* p = product + (2 * j + k) * sum_tile_size;
           for (Index m = first_row % side; m < std::min(side, last_row - j * side); ++m)
             _mm512_storeu_ps(sums + m * side, _mm512_fmadd_ps(_mm512_loadu_ps(sums + m * side),
                                                               _mm512_set1_ps(factors_[(i + j) * side + m]), _mm512_load_ps(p + m * side)));
         }
     };
-    float *now = products_, *before = products_ + 4 * sum_tile;
+    float *now = products_, *before = products_ + 4 * sum_tile_size;
     for (Index t = 0; t < last; t += 2, std::swap(now, before)) {
-      Engine::multiply({weights_ + i * weights, weights}, rows, values_ + t * 2 * tile, 2 * tile, 2, steps, now);
+      Engine::multiply({weights_ + i * weights, weights}, rows, values_ + t * 2 * tile_size, 2 * tile_size, 2, steps, now);
       if (t > 0) put(t - 2, before);
     }
     put(last - 2, before);
@@ -217,8 +219,9 @@ void attend(std::span<const QueryTile> tiles, const Source& source, Index begin,
   for (Index k0 = begin; k0 < end; k0 += attention_block) {
     const Index keys = std::min(attention_block, end - k0);
     if constexpr (Bf16BlockSource<Source>)
-      attention.add(source.bf16_block(k0, keys), k0,
-                    k0 + 2 * attention_block <= end ? source.bf16_block(k0 + attention_block, attention_block) : KeysValuesOf<std::uint16_t>{});
+      attention.add(
+          source.bf16_block(k0, keys), k0,
+          k0 + 2 * attention_block <= end ? source.bf16_block(k0 + attention_block, attention_block) : KeysValuesOf<std::uint16_t>{});
     else
       attention.add(source.block(k0, keys, scratch + shape.floats()), k0);
   }
@@ -237,13 +240,13 @@ void attend_bf16(std::span<const QueryTile> tiles, const Source& source, Index b
   require(begin % attention_block == 0 && !tiles.empty(), "attend_bf16: expected at least one tile, and a run of keys from a multiple of ",
           attention_block, " on; got ", tiles.size(), " tiles and a run from ", begin);
 #ifdef DSV3_HAS_AMX
-  if (amx::ready()) return bf16::attend<bf16::AmxEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch, variant, first);
+  if (amx::available()) return bf16::attend<bf16::AmxEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch, variant, first);
 #endif
   bf16::attend<bf16::DotEngine, Arch>(tiles, source, begin, end, scale, v, partials, scratch, variant, first);
 }
 
 template <class Arch>
-void finish_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse) {
+void combine_attention(const float* partials, Index runs, Index stride, MatrixView<float> out, float* lse) {
   const auto exp = [](__m512 x) { return static_cast<__m512>(xsimd::exp(simd::Floats<Arch>(x))); };
   const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   __m512 largest = lowest, total = _mm512_setzero_ps();
@@ -263,10 +266,10 @@ void finish_attention(const float* partials, Index runs, Index stride, MatrixVie
     alignas(64) std::array<float, bf16::side> by;
     _mm512_store_ps(by.data(), _mm512_div_ps(factor(r), total));
     const float* sums = partials + r * stride + 2 * bf16::side;
-    for (Index c = 0; c < out.cols(); c += bf16::depth, sums += 2 * bf16::sum_tile)
+    for (Index c = 0; c < out.cols(); c += bf16::depth, sums += 2 * bf16::sum_tile_size)
       for (Index m = 0; m < out.rows(); ++m) {
         const float* row = sums + m * bf16::side;
-        const auto sum = bf16::interleaved(_mm512_loadu_ps(row), _mm512_loadu_ps(row + bf16::sum_tile));
+        const auto sum = bf16::interleaved(_mm512_loadu_ps(row), _mm512_loadu_ps(row + bf16::sum_tile_size));
         const auto put = [&](__m512 v, Index at) {
           const auto mask = static_cast<__mmask16>((1u << std::clamp(out.cols() - at, Index{0}, bf16::side)) - 1);
           float* y = out.row_data(m) + at;

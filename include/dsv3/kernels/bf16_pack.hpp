@@ -60,7 +60,7 @@ struct Square {
 
 /// Interleaves numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b, 16 of each.
 template <std::uint16_t First, std::uint16_t Second>
-__m512i in_turn(__m512i a, __m512i b) {
+__m512i interleave_words(__m512i a, __m512i b) {
   alignas(64) static constexpr auto order = [] {
     std::array<std::uint16_t, 32> o{};
     for (std::uint16_t i = 0; i < 32; ++i) o[i] = static_cast<std::uint16_t>((i % 2 == 0 ? First : Second) + i / 2);
@@ -72,7 +72,7 @@ __m512i in_turn(__m512i a, __m512i b) {
 /// 16 pairs of bf16 numbers: (even, odd), rounded.
 inline __m512i bf16_pairs(__m512 even, __m512 odd) {
   const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-  return in_turn<0, 16>(rounded, rounded);
+  return interleave_words<0, 16>(rounded, rounded);
 }
 
 /// Mask of the first n of 16 lanes; n is clamped to [0, 16].
@@ -86,7 +86,7 @@ inline __m512i load_bf16(const float* p, Index n) {
 
 /// 64 numbers, 0 to 31 in a and 32 to 63 in b, in an order.
 [[gnu::always_inline]] inline codec::detail::Bf16Pair in_order(Order order, __m512i a, __m512i b) {
-  return order == Order::grouped ? codec::weave(a, b) : codec::detail::Bf16Pair{a, b};
+  return order == Order::grouped ? codec::to_group_order(a, b) : codec::detail::Bf16Pair{a, b};
 }
 
 /// 32 values of a row of weights from column k on; zeros for those beyond its last column.
@@ -98,19 +98,19 @@ template <class Arch, ElementView V>
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(floats(k + side), floats(k)));
 }
 
-/// Prefetches the values of row i two blocks after `column`, or those of the next unit, which begins `apart` rows later.
+/// Prefetches the values of row i two blocks after `column`, or those of the next unit, which begins `rows_to_next` rows later.
 template <ElementView V>
-void prefetch_values(const V& w, Index i, Index column, Index apart) {
+void prefetch_values(const V& w, Index i, Index column, Index rows_to_next) {
   constexpr Index line = std::max(512 / row_of_t<V>::bits, Index{1});
   const Index ahead = column + prefetch_blocks * block, beyond = (ahead - w.cols) / block * block;
-  const auto row = row_of(w, ahead < w.cols ? i : i + apart);
+  const auto row = row_of(w, ahead < w.cols ? i : i + rows_to_next);
   for (Index k = 0; k < block; k += line) row.prefetch((ahead < w.cols ? ahead : beyond) + k, 0);
 }
 
 /// Fills row tile i of `packed` from x.
 inline void pack(ConstMatrixView<float> x, Index i, const Packed& packed) {
   auto* out = const_cast<std::uint16_t*>(packed.at(i, 0));
-  for (Index k = 0; k < x.cols(); k += depth, out += tile) {
+  for (Index k = 0; k < x.cols(); k += depth, out += tile_size) {
     Square square{};
     for (Index t = 0; t < std::min(side, x.rows() - i * side); ++t) square.rows[t] = load_bf16(x.row_data(i * side + t) + k, x.cols() - k);
     transpose(square);
@@ -145,7 +145,7 @@ inline Packed pack_right(ConstMatrixView<float> x, std::uint16_t* data, Order or
 /// y[t][16 i + n] = sums[i][n][t] for t < rows and 16 i + n < columns: stores sums [columns, rows] as rows of activations. Whole cache
 /// lines are written by non-temporal stores, because the 16 lines of a tile lie in 16 rows, and none is read before all are written. Stores
 /// of two tiles alternate, because writing two adjacent cache lines back to back takes 25% less time. A thread ends its part with
-/// end_stores().
+/// fence_streaming_stores().
 template <std::size_t Tiles>
 void store_transposed(const std::array<const float*, Tiles>& sums, Index rows, Index columns, float* y, Index stride) {
   std::array<Square, Tiles> squares;
@@ -177,7 +177,7 @@ inline void store_right(const float* sums, Index columns, bool last, const Packe
     const Index in_group = column % Packed::group / side;
     auto* first =
         const_cast<std::uint16_t*>(x.at(row_tile, column / Packed::group * Packed::group)) + in_group * (grouped ? 1 : 2) * pairs_of_eight;
-    auto* second = first + (grouped ? tile : pairs_of_eight);
+    auto* second = first + (grouped ? tile_size : pairs_of_eight);
     for (Index k = 0; k < eight; k += 2) {
       _mm512_store_si512(first + k / 2 * depth, bf16_pairs(sum(k), sum(k + 1)));
       _mm512_store_si512(second + k / 2 * depth, bf16_pairs(sum(eight + k), sum(eight + k + 1)));
@@ -186,7 +186,7 @@ inline void store_right(const float* sums, Index columns, bool last, const Packe
 }
 
 /// Makes non-temporal stores visible to threads that wait for this one.
-inline void end_stores() { _mm_sfence(); }
+inline void fence_streaming_stores() { _mm_sfence(); }
 
 #endif
 

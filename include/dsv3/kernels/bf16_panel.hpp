@@ -8,38 +8,40 @@ namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-inline constexpr Index units_at_once = 32;     ///< weight units of a panel; each re-reads the packed activations
-inline constexpr Index cached_columns = 2048;  ///< columns of Engine::row_tiles row tiles of activations that L2 holds
+inline constexpr Index max_panel_units = 32;  ///< weight units of a panel; each re-reads the packed activations
+inline constexpr Index l2_columns = 2048;     ///< columns of Engine::row_tiles row tiles of activations that L2 holds
 
 /// Multiplies all of x by all units, in parts of x that stay in cache while all units are multiplied. Calls finish(unit, row tile, sums of
 /// the first, sums of the second) for each unit and row tile.
 template <class Engine, class Arch, ElementView V, class Finish>
-void multiply_all(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
+void multiply_units(const Packed& x, std::span<const Unit<V>> units, Scratch& scratch, Finish&& finish) {
   assert(x.order == order_of<V>);
-  const Index row_tiles = x.row_tiles(), blocks = share(x.cols, block), count = static_cast<Index>(units.size());
+  const Index row_tiles = x.row_tiles(), blocks = ceil_div(x.cols, block), count = static_cast<Index>(units.size());
   float* sums = scratch.sums.data();
   if (blocks == 0) {
-    std::fill_n(sums, sum_tile, 0.0f);
+    std::fill_n(sums, sum_tile_size, 0.0f);
     for (Index u = 0; u < count; ++u)
       for (Index t = 0; t < row_tiles; ++t) finish(static_cast<std::size_t>(u), t, sums, sums);
-    return end_stores();
+    return fence_streaming_stores();
   }
   const typename Engine::Session session;
-  const Index tiles = share(row_tiles, 2 * share(row_tiles, Engine::row_tiles)) * 2;  // even: a pair is faster than two single tiles
-  const Index columns = share(blocks, share(blocks * block * tiles * side, Engine::row_tiles * side * cached_columns));
-  const Index apart = columns == blocks ? 0 : tiles * 2 * sum_tile, together = apart == 0 ? count : units_of_sums;
-  for (Index u = 0; u < count; u += together) {
-    const auto some = units.subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(std::min(together, count - u)));
-    const auto finish_some = [&](std::size_t i, Index t, const float* first, const float* second) {
+  const Index part_tiles =
+      ceil_div(row_tiles, 2 * ceil_div(row_tiles, Engine::row_tiles)) * 2;  // even: a pair is faster than two single tiles
+  const Index part_blocks = ceil_div(blocks, ceil_div(blocks * block * part_tiles * side, Engine::row_tiles * side * l2_columns));
+  const Index sum_stride = part_blocks == blocks ? 0 : part_tiles * 2 * sum_tile_size, batch = sum_stride == 0 ? count : max_live_units;
+  for (Index u = 0; u < count; u += batch) {
+    const auto batch_units = units.subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(std::min(batch, count - u)));
+    const auto finish_unit = [&](std::size_t i, Index t, const float* first, const float* second) {
       finish(static_cast<std::size_t>(u) + i, t, first, second);
     };
-    std::fill_n(sums, tiles * 2 * sum_tile + (together - 1) * apart, 0.0f);
-    for (Index begin = 0; begin < row_tiles; begin += tiles)
-      for (Index first = 0; first < blocks; first += columns)
-        Engine::template multiply_part<Arch>(x, {begin, std::min(begin + tiles, row_tiles), first, std::min(first + columns, blocks)}, some,
-                                             apart, scratch, finish_some);
+    std::fill_n(sums, part_tiles * 2 * sum_tile_size + (batch - 1) * sum_stride, 0.0f);
+    for (Index begin = 0; begin < row_tiles; begin += part_tiles)
+      for (Index first = 0; first < blocks; first += part_blocks)
+        Engine::template multiply_part<Arch>(x,
+                                             {begin, std::min(begin + part_tiles, row_tiles), first, std::min(first + part_blocks, blocks)},
+                                             batch_units, sum_stride, scratch, finish_unit);
   }
-  end_stores();
+  fence_streaming_stores();
 }
 
 #endif

@@ -16,8 +16,8 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-inline constexpr Index most_slab_tiles = 16;  ///< most row tiles of a slab
-inline constexpr Index least_slab_tiles = 8;  ///< fewest row tiles of a slab, unless it has all rows of its product
+inline constexpr Index max_slab_tiles = 16;  ///< most row tiles of a slab
+inline constexpr Index min_slab_tiles = 8;   ///< fewest row tiles of a slab, unless it has all rows of its product
 
 /// Row tiles [begin, begin + count) of a job's activations.
 struct Slab {
@@ -29,18 +29,18 @@ struct Slab {
 /// multiplications of one row tile.
 template <class J, class Tiles, class Work>
 std::span<const Slab> cut_slabs(const Context& ctx, Workspace::Scope& scope, std::span<const J> jobs, Tiles&& tiles, Work&& work) {
-  using bf16::share;
+  using bf16::ceil_div;
   const Index workers = ctx.workers();
   for (const Index multiple : {workers, Index{1}}) {
-    const auto size = [&](Index n) { return n == 0 ? 0 : share(n, share(share(n, most_slab_tiles), multiple) * multiple); };
+    const auto size = [&](Index n) { return n == 0 ? 0 : ceil_div(n, ceil_div(ceil_div(n, max_slab_tiles), multiple) * multiple); };
     Index total = 0, largest = 0, slabs = 0;
     bool enough = true;
     for (const J& j : jobs)
       if (const Index n = tiles(j), part = size(n); n > 0) {
         total += n * work(j);
         largest = std::max(largest, part * work(j));
-        slabs += share(n, part);
-        enough = enough && (part >= least_slab_tiles || (part == n && multiple == 1));
+        slabs += ceil_div(n, part);
+        enough = enough && (part >= min_slab_tiles || (part == n && multiple == 1));
       }
     if (!enough || (multiple < workers && 2 * workers * largest > total)) continue;
     const auto list = scope.array<Slab>(slabs);
@@ -67,9 +67,9 @@ inline bf16::Scratch* scratch_of_workers(const Context& ctx, Workspace::Scope& s
 /// to the worker and holds size(job, count) numbers. work(job) counts the multiplications of one row tile. Returns false, and does not call
 /// f, if there are no slabs.
 template <class J, class X, class Work, class Size, class F>
-bool for_each_slab(Context& ctx, std::span<const J> jobs, X&& x_of, Work&& work, Size&& size, F&& f) {
+[[nodiscard]] bool for_each_slab(Context& ctx, std::span<const J> jobs, X&& x_of, Work&& work, Size&& size, F&& f) {
   auto scope = ctx.scratch();
-  const auto tiles = [&](const J& j) { return bf16::share(x_of(j).rows(), bf16::side); };
+  const auto tiles = [&](const J& j) { return bf16::ceil_div(x_of(j).rows(), bf16::side); };
   const auto slabs = cut_slabs(ctx, scope, jobs, tiles, work);
   if (slabs.empty()) return false;
   const auto job = [&](const Slab& s) -> const J& { return jobs[static_cast<std::size_t>(s.job)]; };

@@ -18,7 +18,7 @@
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(__AVX512BF16__) && defined(__AVX512VBMI__)  // e4m3 is converted by byte permutations
 #define DSV3_HAS_BF16_TILES 1
 #endif
 
@@ -33,17 +33,17 @@ inline constexpr bool has_bf16_tiles =
 
 namespace bf16 {
 
-inline constexpr Index side = 16;               ///< rows of a tile, and columns of its product
-inline constexpr Index depth = 32;              ///< bf16 numbers in a tile's row
-inline constexpr Index tile = side * depth;     ///< numbers in a tile of bf16
-inline constexpr Index sum_tile = side * side;  ///< numbers in a tile of sums
-inline constexpr Index block = 128;             ///< columns whose products are summed before they are scaled
-inline constexpr Index prefetch_blocks = 2;     ///< prefetch distance of weights, in blocks before their conversion
-inline constexpr Index units_of_sums = 8;       ///< units whose sums stay live when the activations exceed L2 and are split along K
-inline constexpr Index most_row_tiles = 16;     ///< upper limit of Engine::row_tiles
+inline constexpr Index side = 16;                    ///< rows of a tile, and columns of its product
+inline constexpr Index depth = 32;                   ///< bf16 numbers in a tile's row
+inline constexpr Index tile_size = side * depth;     ///< numbers in a tile of bf16
+inline constexpr Index sum_tile_size = side * side;  ///< numbers in a tile of sums
+inline constexpr Index block = 128;                  ///< columns whose products are summed before they are scaled
+inline constexpr Index prefetch_blocks = 2;          ///< prefetch distance of weights, in blocks before their conversion
+inline constexpr Index max_live_units = 8;           ///< units whose sums stay live when the activations exceed L2 and are split along K
+inline constexpr Index max_row_tiles = 16;           ///< upper limit of Engine::row_tiles
 
 /// n / parts, rounded up: the largest of `parts` parts of n.
-inline Index share(Index n, Index parts) { return (n + parts - 1) / parts; }
+inline Index ceil_div(Index n, Index parts) { return (n + parts - 1) / parts; }
 
 /// Columns [0, cols) padded to whole tiles.
 inline Index padded(Index cols) { return (cols + depth - 1) / depth * depth; }
@@ -72,24 +72,24 @@ inline constexpr bool decodes_groups = [] {
 }();
 
 /// Two row tiles of weights, at most 16 rows each, that are multiplied together: adjacent rows of one weight, or the same rows of a gate
-/// and an up projection. The next unit begins `apart` rows later.
+/// and an up projection. The next unit begins `rows_to_next` rows later.
 template <ElementView V>
 struct Unit {
   V first, second;
-  Index apart;
+  Index rows_to_next;
 };
 
 #ifdef DSV3_HAS_BF16_TILES
 
 /// A left operand of tiles [16, 32]. Strides in numbers: `row` between rows of a tile, `step` to the tile of the next 32 columns, `stride`
 /// to the tile of the next 16 rows.
-struct Left {
+struct LeftOperand {
   const std::uint16_t* data;
-  Index stride, row = depth, step = tile;
+  Index stride, row = depth, step = tile_size;
 };
 
 /// 128 columns of a unit's weights in the engine's layout: the first row tile, then the second.
-struct Filled {
+struct ConvertedWeights {
   alignas(64) std::array<std::uint16_t, 2 * block * side> tiles;
 };
 
@@ -105,7 +105,7 @@ struct Scales {
 
 /// Writes the scales of a unit's rows for the block that begins at `column`.
 template <ElementView V>
-void fill_scales(const Unit<V>& unit, Index column, Scales& scales) {
+void read_scales(const Unit<V>& unit, Index column, Scales& scales) {
   scales.uniform = true;
   float* out = scales.values.data();
   for (Index k = column; k < std::min(column + block, unit.first.cols); k += scaled_columns<V>)
@@ -122,11 +122,11 @@ void fill_scales(const Unit<V>& unit, Index column, Scales& scales) {
 
 /// What a worker needs to multiply panels. `products` and `sums` have the same alignment within their pages, so that loads of one do not
 /// falsely depend on stores to the other (4K aliasing). The AMX engine converts one block, multiplies another and adds a third at the same
-/// time, hence two `filled` and three `scales`; the dot engine does one after the other and uses one of each.
+/// time, hence two `converted` and three `scales`; the dot engine does one after the other and uses one of each.
 struct Scratch {
-  alignas(4096) std::array<float, units_of_sums * most_row_tiles * 2 * sum_tile> sums;
-  alignas(4096) std::array<float, 4 * sum_tile> products;
-  std::array<Filled, 2> filled;
+  alignas(4096) std::array<float, max_live_units * max_row_tiles * 2 * sum_tile_size> sums;
+  alignas(4096) std::array<float, 4 * sum_tile_size> products;
+  std::array<ConvertedWeights, 2> converted;
   std::array<Scales, 3> scales;
 };
 
@@ -137,13 +137,13 @@ struct Part {
 
 // An engine is a type with
 // - Session, which a thread holds while it uses the engine;
-// - row_tiles, at most most_row_tiles: so many row tiles of activations share one read and conversion of the weights;
+// - row_tiles, at most max_row_tiles: so many row tiles of activations share one read and conversion of the weights;
 // - multiply(a, rows, b, b_stride, columns, steps, c): c = a b for `rows` row tiles of a and `columns` column tiles of b, one or two of
 //   each, `steps` tiles deep;
-// - multiply_part<Arch>(x, part, units, apart, scratch, finish): adds the products of a part of x and the weights of all units to
-//   scratch.sums. `apart` is the stride of the units' sums, 0 if the part has all columns: the units then use the same sums in turn. If the
-//   part has the last columns, calls finish(unit, row tile, sums of the first, sums of the second) for each unit and row tile, with sums
-//   [16 weight rows, 16 rows of x], and clears the sums.
+// - multiply_part<Arch>(x, part, units, sum_stride, scratch, finish): adds the products of a part of x and the weights of all units to
+//   scratch.sums. `sum_stride` is the stride of the units' sums, 0 if the part has all columns: the units then use the same sums in turn.
+//   If the part has the last columns, calls finish(unit, row tile, sums of the first, sums of the second) for each unit and row tile, with
+//   sums [16 weight rows, 16 rows of x], and clears the sums.
 
 /// Makes a tile of sums zero.
 [[gnu::always_inline]] inline void clear(float* sum) {  // a call of memset would take longer

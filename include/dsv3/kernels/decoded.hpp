@@ -1,20 +1,20 @@
 // Floor 3. Rows of stored weights decoded to floats that stay in cache, so that many rows of x share the decoding.
 //
-// The floats are those that tile_nt gets from the codes, in the same order and with the same scales: a product has the same bits whether it
-// reads codes or decoded rows.
+// The floats are those that linear_tile gets from the codes, in the same order and with the same scales: a product has the same bits
+// whether it reads codes or decoded rows.
 #pragma once
 
 #include "dsv3/kernels/linear_tile.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels {
 
-/// The rows of w as floats [rows, stride] in the order of tile_nt, before scales.
+/// The rows of w as floats [rows, stride] in the order of linear_tile, before scales.
 template <class Arch, ElementView W>
 struct Decoded {
-  static constexpr float unit = group_of<W, Arch>::unit;
+  static constexpr float decode_scale = group_of<W, Arch>::decode_scale;
   struct Storage {
     using Codec = codec::Float32;
-    static constexpr bool scaled = W::Storage::scaled || unit != 1;
+    static constexpr bool scaled = W::Storage::scaled || decode_scale != 1;
     static constexpr Index k_block = W::Storage::k_block;
   };
   const float* data = nullptr;
@@ -22,7 +22,7 @@ struct Decoded {
   W w;
 
   const float* row(Index i) const { return data + i * stride; }
-  float scale(Index i, Index k) const { return w.scale(i, k) * unit; }
+  float scale(Index i, Index k) const { return w.scale(i, k) * decode_scale; }
   Index uniform_rows(Index i) const { return w.uniform_rows(i); }
   Decoded slice(Index begin, Index count) const { return {row(begin), count, cols, stride, w.slice(begin, count)}; }
 };
@@ -41,7 +41,7 @@ Decoded<Arch, W> decode(const W& w, float* out, Index ahead) {
   using Group = group_of<W, Arch>;
   constexpr Index step = simd::width<Arch>, block = W::Storage::k_block;
   const Index stride = decoded_stride(w.cols);
-  const Floats per_unit(1 / Group::unit);
+  const Floats inverse_decode_scale(1 / Group::decode_scale);
   for (Index i = 0; i < w.rows; ++i) {
     const auto row = row_of(w, i);
     float* to = out + i * stride;
@@ -59,7 +59,7 @@ Decoded<Arch, W> decode(const W& w, float* out, Index ahead) {
       for (; k < end; k += step) {
         if (ahead != 0) row.prefetch(k, ahead);
         const Floats values = k + step <= end ? row.template load<Arch>(k) : load_partial<Arch>(row, k, end - k);
-        (values * per_unit).store_unaligned(to + k);
+        (values * inverse_decode_scale).store_unaligned(to + k);
       }
     }
   }

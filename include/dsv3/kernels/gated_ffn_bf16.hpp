@@ -42,7 +42,7 @@ void networks_by_products(Context& ctx, std::span<const GatedNetwork<W, A>> grou
 /// Slab by slab: a worker forms both products of its rows, and the hidden activations never leave its cache. Returns false, and does
 /// nothing, if there are no slabs.
 template <class Arch, class Engine, WeightView W, class A>
-bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
+[[nodiscard]] bool networks_in_slabs(Context& ctx, std::span<const GatedNetwork<W, A>> group) {
   using Network = GatedNetwork<W, A>;
   const auto x_size = [](const Network& p, Index rows) { return bf16::Packed::right_size(rows, p.x.cols()); };
   return for_each_slab(
@@ -87,8 +87,8 @@ bool fits_tiles_whole([[maybe_unused]] const GatedNetwork<W, A>& p) {
 #ifdef DSV3_HAS_BF16_TILES
   const auto nothing = [](const auto&) {};
   if constexpr (has_bf16_tiles<Arch>)
-    return Tiles<Arch, GatedProduct<W>>{{p.x, p.x, p.gate, p.up, {}, {}}}.resolve(nothing) &&
-           Tiles<Arch, Product<W>>{{{}, p.down, p.y}}.resolve(nothing);
+    return TiledProduct<Arch, GatedProduct<W>>{{p.x, p.x, p.gate, p.up, {}, {}}}.resolve(nothing) &&
+           TiledProduct<Arch, Product<W>>{{{}, p.down, p.y}}.resolve(nothing);
 #endif
   return false;
 }
@@ -103,12 +103,12 @@ void grouped_gated_ffn_bf16(Context& ctx, std::type_identity_t<std::span<const G
   const auto fits = [](const Network& p) { return detail::fits_tiles_whole<Arch>(p); };
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>)
-    if (const std::span<const Network> in_tiles = detail::those(scope, group, fits); !in_tiles.empty())
+    if (const std::span<const Network> in_tiles = detail::filter(scope, group, fits); !in_tiles.empty())
       detail::with_engine([&]<class Engine>() {
         if (!detail::networks_in_slabs<Arch, Engine>(ctx, in_tiles)) detail::networks_in_panels<Arch, Engine>(ctx, in_tiles);
       });
 #endif
-  const std::span<const Network> rest = detail::those(scope, group, [&](const Network& p) { return !fits(p); });
+  const std::span<const Network> rest = detail::filter(scope, group, [&](const Network& p) { return !fits(p); });
   if (!rest.empty()) detail::networks_by_products<Arch, W, A>(ctx, rest);
 }
 

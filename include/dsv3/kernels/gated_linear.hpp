@@ -17,13 +17,13 @@ struct GatedProduct {
 
 namespace detail {
 
-/// Columns [begin, begin + count) of h. `scratch` [T, count]; `decoded` is the `memory` of multiply_rows_nt().
+/// Columns [begin, begin + count) of h. `scratch` [T, count]; `decoded` is the `memory` of multiply_weight_rows().
 template <class Arch, WeightView W, class A>
 void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch, float* decoded) {
   auto h = MatrixView<float>(p.h).columns(begin, count);
   MatrixView<float> up(scratch, h.rows(), count);
-  multiply_rows_nt<Arch>(p.x, p.gate, begin, count, h.data(), h.outerStride(), decoded);
-  multiply_rows_nt<Arch>(p.x_up, p.up, begin, count, up.data(), count, decoded);
+  multiply_weight_rows<Arch>(p.x, p.gate, begin, count, h.data(), h.outerStride(), decoded);
+  multiply_weight_rows<Arch>(p.x_up, p.up, begin, count, up.data(), count, decoded);
   for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
 }
 
@@ -33,8 +33,8 @@ void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, In
 template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
 void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
   using P = GatedProduct<W, MatrixView<float>, A>;
-  const auto size = [](const P& p, Index share) { return detail::panel_rows(p.x, p.gate, share); };
-  constexpr Index most_share = Index{1} << 40;  // no share is larger: size() gives the largest panel
+  const auto size = [](const P& p, Index balanced_rows) { return detail::panel_rows(p.x, p.gate, balanced_rows); };
+  constexpr Index max_balanced_rows = Index{1} << 40;  // no share is larger: size() gives the largest panel
   auto scope = ctx.scratch();
   const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
   detail::Arrange<Arch> arrange(ctx, scope);
@@ -43,7 +43,7 @@ void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const Gat
     const auto& p = group[i];
     detail::check_product("gated_linear: gate", p.x, p.h, weight_cols(p.gate), weight_rows(p.gate));
     detail::check_product("gated_linear: up", p.x_up, p.h, weight_cols(p.up), weight_rows(p.up));
-    scratch = std::max(scratch, p.x.rows() * std::min(size(p, most_share), p.h.cols()));
+    scratch = std::max(scratch, p.x.rows() * std::min(size(p, max_balanced_rows), p.h.cols()));
     decoded = std::max({decoded, detail::decoded_size(p.x, p.gate), detail::decoded_size(p.x_up, p.up)});
     std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
   }

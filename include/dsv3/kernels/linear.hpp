@@ -26,28 +26,28 @@ struct Product {
 
 namespace detail {
 
-inline constexpr int tallest_tile = 4;  // most rows of x in a tile
+inline constexpr int max_tile_rows = 4;  // most rows of x in a tile
 
-// Bytes of codes in a panel. A panel that is read once has about least_bytes (linear) or least_bytes_nn (linear_transposed) or more, so
-// that starting its streams pays off. A panel that is re-read from cache has about cached_bytes / (rows of x).
-inline constexpr Index least_bytes = 1 << 18, least_bytes_nn = 1 << 16, cached_bytes = 1 << 19;
+// Bytes of codes in a panel. A panel that is read once has about min_panel_bytes (linear) or min_transposed_panel_bytes (linear_transposed)
+// or more, so that starting its streams pays off. A panel that is re-read from cache has about cached_panel_bytes / (rows of x).
+inline constexpr Index min_panel_bytes = 1 << 18, min_transposed_panel_bytes = 1 << 16, cached_panel_bytes = 1 << 19;
 
-// From decodes_from rows of x on it is faster to decode w once than in every tile. decoded_floats are decoded at a time, so that they stay
-// in L2.
-inline constexpr Index decodes_from = 9, decoded_floats = 1 << 16;
+// From min_rows_to_decode rows of x on it is faster to decode w once than in every tile. decoded_floats are decoded at a time, so that they
+// stay in L2.
+inline constexpr Index min_rows_to_decode = 9, decoded_floats = 1 << 16;
 
-inline constexpr Index most_columns = 512, rows_nn = 16;  // linear_transposed: most columns of w in a panel; rows of w at a time
+inline constexpr Index max_columns = 512, transposed_rows = 16;  // linear_transposed: most columns of w in a panel; rows of w at a time
 
 /// M rows of x times all rows of w, N at a time. The N rows of w in a tile are w.rows / N apart, so that the processor sees N long
 /// sequential streams. Codes are prefetched `ahead` elements before their use, unless that is 0.
 template <class Arch, int M, int N, ElementView W>
-void row_of_tiles_nt(const float* x, Index ldx, const W& w, float* y, Index ldy, Index ahead) {
-  const Index apart = w.rows / N;
-  for (Index n = 0; n < apart; ++n) tile_nt<Arch, M, N>(x, ldx, w, n, apart, y + n, ldy, ahead);
-  for (Index n = apart * N; n < w.rows; ++n) tile_nt<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
+void linear_row_of_tiles(const float* x, Index ldx, const W& w, float* y, Index ldy, Index ahead) {
+  const Index row_distance = w.rows / N;
+  for (Index n = 0; n < row_distance; ++n) linear_tile<Arch, M, N>(x, ldx, w, n, row_distance, y + n, ldy, ahead);
+  for (Index n = row_distance * N; n < w.rows; ++n) linear_tile<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
 }
 
-/// Gives the x of each product in the order that tile_nt wants for its w: x itself, or a copy in `scope`. Consecutive products with the
+/// Gives the x of each product in the order that linear_tile wants for its w: x itself, or a copy in `scope`. Consecutive products with the
 /// same x share the copy.
 template <class Arch>
 class Arrange {
@@ -85,13 +85,13 @@ class Arrange {
 
 /// All rows of x times all rows of w. The first tile of x reads w from memory and prefetches it; the others find w in cache.
 template <class Arch, ElementView W>
-void panel_nt(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
+void linear_panel(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
   Index t = 0, ahead = prefetch_bytes * 8 / row_of_t<W>::bits;
   const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
     for (; t + M <= x.rows(); t += M, ahead = 0)
-      row_of_tiles_nt<Arch, M, tile_n<Arch, M>>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
+      linear_row_of_tiles<Arch, M, tile_n<Arch, M>>(x.row_data(t), x.outerStride(), w, y + t * ldy, ldy, ahead);
   };
-  tiles(std::integral_constant<int, tallest_tile>{});
+  tiles(std::integral_constant<int, max_tile_rows>{});
   tiles(std::integral_constant<int, 3>{});
   tiles(std::integral_constant<int, 2>{});
   tiles(std::integral_constant<int, 1>{});
@@ -102,33 +102,33 @@ inline Index decoded_rows(Index cols) { return std::max(Index{8}, decoded_floats
 
 /// The same with rows of w decoded into `memory` [decoded_rows(cols), decoded_stride(cols)] first.
 template <class Arch, ElementView W>
-void panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, float* memory) {
+void linear_panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, float* memory) {
   for (Index n = 0, count = decoded_rows(w.cols); n < w.rows; n += count) {
     const auto floats = decode<Arch>(w.slice(n, std::min(count, w.rows - n)), memory, prefetch_bytes * 8 / row_of_t<W>::bits);
-    panel_nt<Arch>(x, floats, y + n, ldy);
+    linear_panel<Arch>(x, floats, y + n, ldy);
   }
 }
 
 /// Whether rows of w are decoded first: for many rows of x, unless they are floats already.
 template <WeightView W>
-bool decodes(ConstMatrixView<float> x, const W& w) {
-  return x.rows() >= decodes_from && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
+bool decodes_first(ConstMatrixView<float> x, const W& w) {
+  return x.rows() >= min_rows_to_decode && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
 }
 
 /// Floats of scratch that a worker needs to decode rows of w for x; 0 if w is not decoded.
 template <WeightView W>
 Index decoded_size(ConstMatrixView<float> x, const W& w) {
-  return decodes(x, w) ? decoded_rows(x.cols()) * decoded_stride(x.cols()) : 0;
+  return decodes_first(x, w) ? decoded_rows(x.cols()) * decoded_stride(x.cols()) : 0;
 }
 
 /// Rows [begin, begin + count) of w times all of x.
 template <class Arch, WeightView W>
-void multiply_rows_nt(ConstMatrixView<float> x, const W& w, Index begin, Index count, float* y, Index ldy, float* memory) {
+void multiply_weight_rows(ConstMatrixView<float> x, const W& w, Index begin, Index count, float* y, Index ldy, float* memory) {
   visit_weight(w, [&](const auto& v) {
-    if (decodes(x, w))
-      panel_decoded<Arch>(x, v.slice(begin, count), y, ldy, memory);
+    if (decodes_first(x, w))
+      linear_panel_decoded<Arch>(x, v.slice(begin, count), y, ldy, memory);
     else
-      panel_nt<Arch>(x, v.slice(begin, count), y, ldy);
+      linear_panel<Arch>(x, v.slice(begin, count), y, ldy);
   });
 }
 
@@ -139,44 +139,46 @@ Index rows_of_bytes(const W& w, Index bytes) {
   return (bytes / std::max(in_row, Index{1}) + 15) / 16 * 16;
 }
 
-/// Rows of w in a panel that is read once; `share` rows would balance the workers.
+/// Rows of w in a panel that is read once; `balanced_rows` rows would balance the workers.
 template <WeightView W>
-Index streamed_rows(const W& w, Index share) {
-  return std::max({Index{16}, share / 16 * 16, rows_of_bytes(w, least_bytes)});
+Index streamed_rows(const W& w, Index balanced_rows) {
+  return std::max({Index{16}, balanced_rows / 16 * 16, rows_of_bytes(w, min_panel_bytes)});
 }
 
-/// Rows of w in a panel that is multiplied by x; `share` rows would balance the workers.
+/// Rows of w in a panel that is multiplied by x; `balanced_rows` rows would balance the workers.
 template <WeightView W>
-Index panel_rows(ConstMatrixView<float> x, const W& w, Index share) {
-  if (x.rows() <= tallest_tile) return streamed_rows(w, share);
-  if (decodes(x, w)) return std::max(Index{16}, std::min(share / 16 * 16, decoded_rows(x.cols())));
-  return std::max(Index{16}, rows_of_bytes(w, cached_bytes / x.rows()));
+Index panel_rows(ConstMatrixView<float> x, const W& w, Index balanced_rows) {
+  if (x.rows() <= max_tile_rows) return streamed_rows(w, balanced_rows);
+  if (decodes_first(x, w)) return std::max(Index{16}, std::min(balanced_rows / 16 * 16, decoded_rows(x.cols())));
+  return std::max(Index{16}, rows_of_bytes(w, cached_panel_bytes / x.rows()));
 }
 
-/// M rows of x times columns [begin, end) of w: at most most_columns, and `begin` is the first column of a block of scales. Takes rows_nn
-/// rows of w at a time, so that w is read in the order of memory. Products of rows that share scales are summed, then scaled.
+/// M rows of x times columns [begin, end) of w: at most max_columns, and `begin` is the first column of a block of scales. Takes
+/// transposed_rows rows of w at a time, so that w is read in the order of memory. Products of rows that share scales are summed, then
+/// scaled.
 template <class Arch, int M, ElementView W>
-void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
+void linear_transposed_row_of_tiles(const float* x, Index ldx, const W& w, Index begin, Index end, float* y, Index ldy, Index ahead) {
   using Floats = simd::Floats<Arch>;
   constexpr Index step = simd::width<Arch>, block = W::Storage::k_block;
-  constexpr float unit = group_of<W, Arch>::unit;
-  std::array<float, M * most_columns> parts;
+  constexpr float decode_scale = group_of<W, Arch>::decode_scale;
+  std::array<float, M * max_columns> parts;
   const auto each_row = [&](auto&& f) {
-    for (Index m = 0; m < M; ++m) f(parts.data() + m * most_columns, y + m * ldy + begin);
+    for (Index m = 0; m < M; ++m) f(parts.data() + m * max_columns, y + m * ldy + begin);
   };
   each_row([&](float*, float* total) { std::fill_n(total, end - begin, 0.0f); });
   for (Index n0 = 0; n0 < w.rows;) {
     const Index stop = w.uniform_rows(n0);
     parts.fill(0.0f);
-    for (Index n = n0; n < stop; n += rows_nn) {
-      const Index until = std::min(n + rows_nn, stop);
+    for (Index n = n0; n < stop; n += transposed_rows) {
+      const Index until = std::min(n + transposed_rows, stop);
       Index k = begin;
-      for (; end - k > 3 * step; k += 4 * step) tile_nn<Arch, M, 4>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
-      for (; k < end; k += step) tile_nn<Arch, M, 1>(x, ldx, w, n, until, k, parts.data() + k - begin, most_columns, ahead);
+      for (; end - k > 3 * step; k += 4 * step)
+        linear_transposed_tile<Arch, M, 4>(x, ldx, w, n, until, k, parts.data() + k - begin, max_columns, ahead);
+      for (; k < end; k += step) linear_transposed_tile<Arch, M, 1>(x, ldx, w, n, until, k, parts.data() + k - begin, max_columns, ahead);
     }
     each_row([&](const float* part, float* total) {
       for (Index k = begin; k < end; k += block) {
-        const Floats scale(w.scale(n0, k) * unit);
+        const Floats scale(w.scale(n0, k) * decode_scale);
         simd::map<Arch>([&](const Floats& p, const Floats& t) { return simd::fma<Arch>(p, scale, t); }, std::min(block, end - k),
                         total + k - begin, part + k - begin, total + k - begin);
       }
@@ -187,13 +189,13 @@ void row_of_tiles_nn(const float* x, Index ldx, const W& w, Index begin, Index e
 
 /// All rows of x times columns [begin, end) of w. The first tile of x reads w from memory and prefetches it; the others find w in cache.
 template <class Arch, ElementView W>
-void panel_nn(ConstMatrixView<float> x, const W& w, Index begin, Index end, MatrixView<float> y) {
-  Index t = 0, ahead = rows_nn;
+void linear_transposed_panel(ConstMatrixView<float> x, const W& w, Index begin, Index end, MatrixView<float> y) {
+  Index t = 0, ahead = transposed_rows;
   const auto tiles = [&]<int M>(std::integral_constant<int, M>) {
     for (; t + M <= x.rows(); t += M, ahead = 0)
-      row_of_tiles_nn<Arch, M>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride(), ahead);
+      linear_transposed_row_of_tiles<Arch, M>(x.row_data(t), x.outerStride(), w, begin, end, y.row_data(t), y.outerStride(), ahead);
   };
-  tiles(std::integral_constant<int, tallest_tile>{});
+  tiles(std::integral_constant<int, max_tile_rows>{});
   tiles(std::integral_constant<int, 1>{});
 }
 
@@ -209,8 +211,10 @@ template <WeightView W>
 Index panel_columns(const W& w) {
   return visit_weight(w, []<class V>(const V& v) {
     constexpr Index block = V::Storage::k_block;
-    static_assert(block % 16 == 0 && block <= most_columns, "a block of scales must be whole vectors wide, and no wider than a panel");
-    return std::clamp(least_bytes_nn * 8 / row_of_t<V>::bits / std::max(v.rows, Index{1}) / block, Index{1}, most_columns / block) * block;
+    static_assert(block % 16 == 0 && block <= max_columns, "a block of scales must be whole vectors wide, and no wider than a panel");
+    return std::clamp(min_transposed_panel_bytes * 8 / row_of_t<V>::bits / std::max(v.rows, Index{1}) / block, Index{1},
+                      max_columns / block) *
+           block;
   });
 }
 
@@ -232,10 +236,10 @@ void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
   detail::for_each_panel(
       ctx, std::span<const Product<W>>(arranged), [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [](const Product<W>& p, Index share) { return detail::panel_rows(p.x, p.w, share); },
+      [](const Product<W>& p, Index balanced_rows) { return detail::panel_rows(p.x, p.w, balanced_rows); },
       [&](const Product<W>& p, Index begin, Index count, int worker) {
         auto y = MatrixView<float>(p.y).columns(begin, count);
-        detail::multiply_rows_nt<Arch>(p.x, p.w, begin, count, y.data(), y.outerStride(), memory.row_data(worker));
+        detail::multiply_weight_rows<Arch>(p.x, p.w, begin, count, y.data(), y.outerStride(), memory.row_data(worker));
       });
 }
 
@@ -261,7 +265,7 @@ void grouped_linear_transposed(Context& ctx, std::span<const Product<W>> group) 
       ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); }, [](const Product<W>& p, Index) { return detail::panel_columns(p.w); },
       [](const Product<W>& p, Index begin, Index count, int) {
-        visit_weight(p.w, [&](const auto& w) { detail::panel_nn<Arch>(p.x, w, begin, begin + count, p.y); });
+        visit_weight(p.w, [&](const auto& w) { detail::linear_transposed_panel<Arch>(p.x, w, begin, begin + count, p.y); });
       });
 }
 

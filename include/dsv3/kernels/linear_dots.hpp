@@ -12,7 +12,7 @@ namespace dsv3::inline DSV3_ISA::kernels {
 /// Whether this machine multiplies few rows by dot products along K.
 template <class Arch>
 bool uses_dots() {
-  return has_bf16_tiles<Arch> && !amx::ready();
+  return has_bf16_tiles<Arch> && !amx::available();
 }
 
 #ifdef DSV3_HAS_BF16_TILES
@@ -20,20 +20,21 @@ bool uses_dots() {
 namespace detail {
 
 /// x [rows, cols] rounded to bf16, in the order of codec::Bf16Group, columns padded with zeros to whole groups of 64.
-struct WovenRows {
+struct Bf16Rows {
   std::uint16_t* data = nullptr;
   Index rows = 0, stride = 0;
 
   static constexpr Index group = bf16::Packed::group;
-  static WovenRows in(Workspace::Scope& scope, Index rows, Index cols) {
+  static Bf16Rows in(Workspace::Scope& scope, Index rows, Index cols) {
     const Index stride = (cols + group - 1) / group * group;
     return {scope.matrix<std::uint16_t>(rows, stride).data(), rows, stride};
   }
   /// Fills row t from x [cols].
   void fill(Index t, const float* x, Index cols) const {
     for (Index k = 0; k < cols; k += group)
-      codec::detail::store(codec::weave(bf16::load_bf16(x + k, cols - k), bf16::load_bf16(x + k + group / 2, cols - k - group / 2)),
-                           data + t * stride + k, data + t * stride + k + group / 2);
+      codec::detail::store(
+          codec::to_group_order(bf16::load_bf16(x + k, cols - k), bf16::load_bf16(x + k + group / 2, cols - k - group / 2)),
+          data + t * stride + k, data + t * stride + k + group / 2);
   }
 };
 
@@ -51,14 +52,14 @@ Index columns_of_sum(const W& w) {
 /// columns_of_sum() columns are summed in one vector. That vector times its scale is added to a second one, whose lanes are summed at the
 /// end. Codes `ahead` elements after those in use are prefetched.
 template <class Arch, int M, int N, ElementView W>
-void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead) {
+void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index row_distance, float* y, Index ldy, Index ahead) {
   using Codec = typename W::Storage::Codec;
   using Group = codec::Bf16Group<Codec, Arch>;
-  constexpr Index group = WovenRows::group;
+  constexpr Index group = Bf16Rows::group;
   __m512 total[M][N];
   const typename Codec::Code* rows[N];
   simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-    rows[n] = w.row(first + n * apart);
+    rows[n] = w.row(first + n * row_distance);
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) { total[m][n] = _mm512_setzero_ps(); });
   });
   for (Index k0 = 0, columns = columns_of_sum(w); k0 < w.cols; k0 += columns) {
@@ -96,21 +97,21 @@ void tile_dots(const std::uint16_t* x, Index ldx, const W& w, Index first, Index
       add(k, [&](auto n) { return edge[static_cast<std::size_t>(n())].data(); });
     }
     simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const __m512 scale = _mm512_set1_ps(w.scale(first + n * apart, k0));
+      const __m512 scale = _mm512_set1_ps(w.scale(first + n * row_distance, k0));
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
         total[m][n] = W::Storage::scaled ? _mm512_fmadd_ps(part[m][n], scale, total[m][n]) : part[m][n];
       });
     });
   }
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-    simd::unroll<N>([&](auto n) __attribute__((always_inline)) { y[m * ldy + n * apart] = _mm512_reduce_add_ps(total[m][n]); });
+    simd::unroll<N>([&](auto n) __attribute__((always_inline)) { y[m * ldy + n * row_distance] = _mm512_reduce_add_ps(total[m][n]); });
   });
 }
 
-/// tallest_dots: most rows of x in a tile. 4 rows and their weights fit into L1; 8 do not, but halve the decoding of weights. dots_n: rows
+/// max_dots_rows: most rows of x in a tile. 4 rows and their weights fit into L1; 8 do not, but halve the decoding of weights. dots_n: rows
 /// of w in a tile with M rows of x, as many as registers hold sums for; scaled weights need two sums per element of y.
 template <class Storage>
-inline constexpr int tallest_dots = Storage::scaled ? 8 : 4;
+inline constexpr int max_dots_rows = Storage::scaled ? 8 : 4;
 template <int M, class Storage>
 inline constexpr int dots_n = M <= 2 || !Storage::scaled ? 4
                               : M <= 4                   ? 2
@@ -119,41 +120,42 @@ inline constexpr int dots_n = M <= 2 || !Storage::scaled ? 4
 /// All rows of x times all rows of w. If x takes several tiles, w is cut so that each piece stays in cache while those tiles re-read it. A
 /// tile's rows of w are far apart, so that the processor sees several long sequential streams.
 template <class Arch, ElementView W>
-void panel_dots(const WovenRows& x, const W& w, float* y, Index ldy) {
+void panel_dots(const Bf16Rows& x, const W& w, float* y, Index ldy) {
   using Storage = typename W::Storage;
-  constexpr int tallest = tallest_dots<Storage>;
+  constexpr int max_rows = max_dots_rows<Storage>;
   const Index ahead = prefetch_bytes / static_cast<Index>(sizeof(*w.row(0)));
-  const Index at_once = x.rows <= tallest ? w.rows : std::max(Index{16}, cached_bytes / 2 / std::max(row_bytes(w), Index{1}) / 4 * 4);
+  const Index at_once =
+      x.rows <= max_rows ? w.rows : std::max(Index{16}, cached_panel_bytes / 2 / std::max(row_bytes(w), Index{1}) / 4 * 4);
   for (Index first = 0; first < w.rows; first += at_once) {
     const Index end = std::min(first + at_once, w.rows);
-    for (Index t = 0; t < x.rows; t += tallest) {
+    for (Index t = 0; t < x.rows; t += max_rows) {
       const std::uint16_t* rows = x.data + t * x.stride;
       float* out = y + t * ldy;
       const auto tiles = [&]<int M>() {
-        constexpr int together = dots_n<M, Storage>;
-        const Index apart = (end - first) / together;
-        for (Index n = first; n < first + apart; ++n) tile_dots<Arch, M, together>(rows, x.stride, w, n, apart, out + n, ldy, ahead);
-        for (Index n = first + apart * together; n < end; ++n) tile_dots<Arch, M, 1>(rows, x.stride, w, n, 1, out + n, ldy, ahead);
+        constexpr int N = dots_n<M, Storage>;
+        const Index row_distance = (end - first) / N;
+        for (Index n = first; n < first + row_distance; ++n) tile_dots<Arch, M, N>(rows, x.stride, w, n, row_distance, out + n, ldy, ahead);
+        for (Index n = first + row_distance * N; n < end; ++n) tile_dots<Arch, M, 1>(rows, x.stride, w, n, 1, out + n, ldy, ahead);
       };
-      simd::unroll<tallest>([&](auto m) {
-        if (std::min(x.rows - t, Index{tallest}) == m + 1) tiles.template operator()<m + 1>();
+      simd::unroll<max_rows>([&](auto m) {
+        if (std::min(x.rows - t, Index{max_rows}) == m + 1) tiles.template operator()<m + 1>();
       });
     }
   }
 }
 
-/// Makes the WovenRows of every product of the group.
+/// Makes the Bf16Rows of every product of the group.
 template <class P>
-std::span<const WovenRows> weave_all(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
-  return form_all(
-      ctx, scope, group, [&](const P& p) { return WovenRows::in(scope, p.x.rows(), p.x.cols()); },
-      [](const WovenRows& woven) { return woven.rows; },
-      [](ConstMatrixView<float> x, const WovenRows& woven, Index t) { woven.fill(t, x.row_data(t), x.cols()); });
+std::span<const Bf16Rows> make_bf16_rows(Context& ctx, Workspace::Scope& scope, std::span<const P> group) {
+  return convert_inputs(
+      ctx, scope, group, [&](const P& p) { return Bf16Rows::in(scope, p.x.rows(), p.x.cols()); },
+      [](const Bf16Rows& bf16_rows) { return bf16_rows.rows; },
+      [](ConstMatrixView<float> x, const Bf16Rows& bf16_rows, Index t) { bf16_rows.fill(t, x.row_data(t), x.cols()); });
 }
 
 /// Rows [begin, begin + count) of w times all of x.
 template <class Arch, WeightView W>
-void rows_by_dots(const WovenRows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
+void multiply_rows_by_dots(const Bf16Rows& x, const W& w, Index begin, Index count, float* y, Index ldy) {
   visit_weight(w, [&]<class V>(const V& v) {
     if constexpr (fits_dots<Arch, V>) panel_dots<Arch>(x, v.slice(begin, count), y, ldy);
   });
@@ -163,14 +165,14 @@ void rows_by_dots(const WovenRows& x, const W& w, Index begin, Index count, floa
 template <class Arch, WeightView W>
 void multiply_dots(Context& ctx, std::span<const Product<W>> group) {
   auto scope = ctx.scratch();
-  const auto woven = weave_all(ctx, scope, group);
+  const auto bf16_rows = make_bf16_rows(ctx, scope, group);
   for_each_panel(
       ctx, group, [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
       [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [](const Product<W>& p, Index share) { return streamed_rows(p.w, share); },
+      [](const Product<W>& p, Index balanced_rows) { return streamed_rows(p.w, balanced_rows); },
       [&](const Product<W>& p, Index begin, Index count, int) {
         auto y = MatrixView<float>(p.y).columns(begin, count);
-        rows_by_dots<Arch>(woven[static_cast<std::size_t>(&p - group.data())], p.w, begin, count, y.data(), y.outerStride());
+        multiply_rows_by_dots<Arch>(bf16_rows[static_cast<std::size_t>(&p - group.data())], p.w, begin, count, y.data(), y.outerStride());
       });
 }
 
@@ -179,35 +181,35 @@ template <class Arch, WeightView W, class A>
 void multiply_dots(Context& ctx, std::span<const GatedProduct<W, MatrixView<float>, A>> group) {
   using P = GatedProduct<W, MatrixView<float>, A>;
   auto scope = ctx.scratch();
-  const auto woven = weave_all(ctx, scope, group);
+  const auto bf16_rows = make_bf16_rows(ctx, scope, group);
   Index columns = 0;
   for (const P& p : group) columns = std::max(columns, p.h.size());
   auto memory = scope.matrix<float>(ctx.workers(), columns);
   for_each_panel(
       ctx, group, [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; }, [](const P& p) { return 2 * p.x.size() * p.h.cols(); },
-      [](const P& p, Index share) { return streamed_rows(p.gate, share); },
+      [](const P& p, Index balanced_rows) { return streamed_rows(p.gate, balanced_rows); },
       [&](const P& p, Index begin, Index count, int worker) {
-        const auto& x = woven[static_cast<std::size_t>(&p - group.data())];
+        const auto& x = bf16_rows[static_cast<std::size_t>(&p - group.data())];
         auto h = MatrixView<float>(p.h).columns(begin, count);
         MatrixView<float> up(memory.row_data(worker), h.rows(), count);
-        rows_by_dots<Arch>(x, p.gate, begin, count, h.data(), h.outerStride());
-        rows_by_dots<Arch>(x, p.up, begin, count, up.data(), count);
+        multiply_rows_by_dots<Arch>(x, p.gate, begin, count, h.data(), h.outerStride());
+        multiply_rows_by_dots<Arch>(x, p.up, begin, count, up.data(), count);
         for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
       });
 }
 
 /// Whether dot products along K can form a product.
 template <class Arch, WeightView W>
-bool takes_dots(const W& w) {
+bool can_use_dots(const W& w) {
   return visit_weight(w, []<class V>(const V&) { return fits_dots<Arch, V>; });
 }
 template <class Arch, WeightView W>
-bool takes_dots(const Product<W>& p) {
-  return takes_dots<Arch>(p.w);
+bool can_use_dots(const Product<W>& p) {
+  return can_use_dots<Arch>(p.w);
 }
 template <class Arch, WeightView W, class A>
-bool takes_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
-  return p.x.data() == p.x_up.data() && takes_dots<Arch>(p.gate) && takes_dots<Arch>(p.up);
+bool can_use_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
+  return p.x.data() == p.x_up.data() && can_use_dots<Arch>(p.gate) && can_use_dots<Arch>(p.up);
 }
 
 }  // namespace detail
@@ -217,13 +219,14 @@ bool takes_dots(const GatedProduct<W, MatrixView<float>, A>& p) {
 /// Forms the products of the group that dot products along K can form. Returns the others, in `scope`, or the whole group if the machine
 /// does not use dot products.
 template <class Arch, class P>
-std::span<const P> multiply_in_dots([[maybe_unused]] Context& ctx, [[maybe_unused]] Workspace::Scope& scope, std::span<const P> group) {
+[[nodiscard]] std::span<const P> multiply_in_dots([[maybe_unused]] Context& ctx, [[maybe_unused]] Workspace::Scope& scope,
+                                                  std::span<const P> group) {
 #ifdef DSV3_HAS_BF16_TILES
   if constexpr (has_bf16_tiles<Arch>) {
     if (!uses_dots<Arch>()) return group;
-    const auto takes = [](const P& p) { return detail::takes_dots<Arch>(p); };
-    if (const std::span<const P> some = detail::those(scope, group, takes); !some.empty()) detail::multiply_dots<Arch>(ctx, some);
-    return detail::those(scope, group, [&](const P& p) { return !takes(p); });
+    const auto fits = [](const P& p) { return detail::can_use_dots<Arch>(p); };
+    if (const std::span<const P> some = detail::filter(scope, group, fits); !some.empty()) detail::multiply_dots<Arch>(ctx, some);
+    return detail::filter(scope, group, [&](const P& p) { return !fits(p); });
   }
 #endif
   return group;

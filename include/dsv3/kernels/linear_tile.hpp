@@ -18,7 +18,7 @@ inline constexpr Index prefetch_bytes = 2048;
 template <class Arch, int M>
 inline constexpr int tile_n = M >= 3 && simd::registers<Arch> == 16 ? 2 : 4;
 
-/// Copies x [K] to `out` in the order in which tile_nt decodes rows of W [N, K].
+/// Copies x [K] to `out` in the order in which linear_tile decodes rows of W [N, K].
 template <class Arch, ElementView W>
 void arrange_row(const float* x, Index cols, float* out) {
   using Group = group_of<W, Arch>;
@@ -36,7 +36,7 @@ void arrange_row(const float* x, Index cols, float* out) {
 /// block of k_block products is summed in one vector. That vector times the block's scale is added to a second one, whose lanes are summed
 /// at the end.
 template <class Arch, int M, int N, ElementView W>
-void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, float* y, Index ldy, Index ahead = 0) {
+void linear_tile(const float* x, Index ldx, const W& w, Index first, Index row_distance, float* y, Index ldy, Index ahead = 0) {
   using Floats = simd::Floats<Arch>;
   using S = typename W::Storage;
   using Group = group_of<W, Arch>;
@@ -46,7 +46,7 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     simd::unroll<N>([&](auto n) __attribute__((always_inline)) { total[m][n] = Floats(0.0f); });
   });
   row_of_t<W> rows[N];
-  simd::unroll<N>([&](auto n) __attribute__((always_inline)) { rows[n] = row_of(w, first + n * apart); });
+  simd::unroll<N>([&](auto n) __attribute__((always_inline)) { rows[n] = row_of(w, first + n * row_distance); });
 
   for (Index k0 = 0; k0 < w.cols; k0 += S::k_block) {
     const Index end = std::min(k0 + S::k_block, w.cols);
@@ -67,13 +67,13 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
           });
         });
     }
-    const Floats per_unit(1 / Group::unit);
+    const Floats inverse_decode_scale(1 / Group::decode_scale);
     const auto one_vector = [&](Index at) __attribute__((always_inline)) {
       Floats wk[N];
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
         if (ahead != 0) rows[n].prefetch(at, ahead);
         wk[n] = rows[n].template load<Arch>(at);
-        if constexpr (Group::unit != 1) wk[n] *= per_unit;
+        if constexpr (Group::decode_scale != 1) wk[n] *= inverse_decode_scale;
         if constexpr (M > 1) wk[n] = simd::in_register<Arch>(wk[n]);
       });
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
@@ -90,16 +90,16 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     if (k < end) {
       simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
         Floats wk = load_partial<Arch>(rows[n], k, end - k);
-        if constexpr (Group::unit != 1) wk *= per_unit;
+        if constexpr (Group::decode_scale != 1) wk *= inverse_decode_scale;
         simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
           part[m][n] = simd::fma<Arch>(simd::load_partial<Arch>(x + m * ldx + k, end - k), wk, part[m][n]);
         });
       });
     }
     simd::unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const Floats scale(w.scale(first + n * apart, k0) * Group::unit);
+      const Floats scale(w.scale(first + n * row_distance, k0) * Group::decode_scale);
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-        if constexpr (S::scaled || Group::unit != 1)
+        if constexpr (S::scaled || Group::decode_scale != 1)
           total[m][n] = simd::fma<Arch>(part[m][n], scale, total[m][n]);
         else
           total[m][n] += part[m][n];
@@ -110,15 +110,15 @@ void tile_nt(const float* x, Index ldx, const W& w, Index first, Index apart, fl
     std::array<float, 16> sums;
     simd::sum_16<Arch>(total[0], sums.data());
     for (Index m = 0; m < M; ++m)
-      for (Index n = 0; n < N; ++n) y[m * ldy + n * apart] = sums[static_cast<std::size_t>(m * N + n)];
+      for (Index n = 0; n < N; ++n) y[m * ldy + n * row_distance] = sums[static_cast<std::size_t>(m * N + n)];
   } else {
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      simd::unroll<N>([&](auto n) __attribute__((always_inline)) { y[m * ldy + n * apart] = simd::sum<Arch>(total[m][n]); });
+      simd::unroll<N>([&](auto n) __attribute__((always_inline)) { y[m * ldy + n * row_distance] = simd::sum<Arch>(total[m][n]); });
     });
   }
 }
 
-/// `Vectors` vectors of a row from column k on, of which the last has `cut` valid elements. Values are divided by the group's unit.
+/// `Vectors` vectors of a row from column k on, of which the last has `cut` valid elements. Values are divided by the group's decode_scale.
 template <class Arch, int Vectors, class Group, ValueRow R>
 [[gnu::always_inline]] inline std::array<simd::Floats<Arch>, Vectors> load_vectors(const R& row, Index k, Index cut) {
   constexpr Index step = simd::width<Arch>;
@@ -128,16 +128,17 @@ template <class Arch, int Vectors, class Group, ValueRow R>
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
     auto& values = out[static_cast<std::size_t>(v())];
     values = v < Vectors - 1 || cut == step ? row.template load<Arch>(k + v * step) : load_partial<Arch>(row, k + v * step, cut);
-    if constexpr (Group::unit != 1) values *= simd::Floats<Arch>(1 / Group::unit);
+    if constexpr (Group::decode_scale != 1) values *= simd::Floats<Arch>(1 / Group::decode_scale);
   });
   return out;
 }
 
 /// part[m, k] += sum over n in [begin, end) of x[m, n] times the unscaled value of W[n, k], for M rows and `Vectors` vectors of columns
 /// from `column` on; the last vector may be a tail that w.cols cuts. ldx and ldp are the row strides of x and part. Values are divided by
-/// the group's unit. The same columns `ahead` rows later are prefetched, unless it is 0.
+/// the group's decode_scale. The same columns `ahead` rows later are prefetched, unless it is 0.
 template <class Arch, int M, int Vectors, ElementView W>
-void tile_nn(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp, Index ahead) {
+void linear_transposed_tile(const float* x, Index ldx, const W& w, Index begin, Index end, Index column, float* part, Index ldp,
+                            Index ahead) {
   using Floats = simd::Floats<Arch>;
   constexpr Index step = simd::width<Arch>;
   const Index cut = std::min(w.cols - column, step * Vectors) - step * (Vectors - 1);  // columns in the last vector

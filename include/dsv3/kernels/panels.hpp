@@ -13,12 +13,13 @@ struct Panel {
   Index product, begin, count;
 };
 
-/// A panel's share is one worker's part of the work that is left, divided by panel_share: long panels come first, which stream best, and
+/// A panel's share is one worker's part of the work that is left, divided by share_divisor: long panels come first, which stream best, and
 /// short ones last, so that all workers end together.
-inline constexpr Index panel_share = 2;
+inline constexpr Index share_divisor = 2;
 
 /// Runs f(product, begin, count, worker) for panels that cover rows [0, rows(product)) of every product. work(product) counts a product's
-/// multiplications. size(product, share) returns the number of rows of the next panel, at least 1; `share` rows would balance the workers.
+/// multiplications. size(product, balanced_rows) returns the number of rows of the next panel, at least 1; `balanced_rows` rows would
+/// balance the workers.
 template <class P, class Rows, class Work, class Size, class F>
 void for_each_panel(Context& ctx, std::span<const P> group, Rows&& rows, Work&& work, Size&& size, F&& f) {
   Index total = 0;
@@ -29,7 +30,7 @@ void for_each_panel(Context& ctx, std::span<const P> group, Rows&& rows, Work&& 
       const P& p = group[i];
       const Index end = rows(p), row_work = std::max(Index{1}, end > 0 ? work(p) / end : 0);
       for (Index begin = 0; begin < end;) {
-        const Index count = std::min(size(p, left / (panel_share * ctx.workers() * row_work)), end - begin);
+        const Index count = std::min(size(p, left / (share_divisor * ctx.workers() * row_work)), end - begin);
         emit(Panel{static_cast<Index>(i), begin, count});
         begin += count;
         left -= count * row_work;

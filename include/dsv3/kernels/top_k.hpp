@@ -53,12 +53,12 @@ struct Largest {
 /// `best` [keep] is scratch and receives the groups kept. Throws: Error if the groups do not divide the scores, or are too many.
 template <class GroupScore>
 void limit_groups(std::span<float> scores, Index groups, std::span<int> best) {
-  require(groups > 0 && groups <= router::most_groups && scores.size() % static_cast<std::size_t>(groups) == 0,
-          "limit_groups: expected 1 to ", router::most_groups, " groups that divide ", scores.size(), " scores, got ", groups);
+  require(groups > 0 && groups <= router::max_groups && scores.size() % static_cast<std::size_t>(groups) == 0,
+          "limit_groups: expected 1 to ", router::max_groups, " groups that divide ", scores.size(), " scores, got ", groups);
   const auto size = scores.size() / static_cast<std::size_t>(groups);
-  std::array<float, router::most_groups> judged;
-  for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) judged[g] = GroupScore::score(scores.subspan(g * size, size));
-  top_k(std::span<const float>(judged).first(static_cast<std::size_t>(groups)), best);
+  std::array<float, router::max_groups> group_scores;
+  for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) group_scores[g] = GroupScore::score(scores.subspan(g * size, size));
+  top_k(std::span<const float>(group_scores).first(static_cast<std::size_t>(groups)), best);
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)
     if (std::find(best.begin(), best.end(), static_cast<int>(g)) == best.end())
       std::fill_n(scores.begin() + static_cast<std::ptrdiff_t>(g * size), size, -std::numeric_limits<float>::infinity());

@@ -231,7 +231,7 @@ void Model<P>::forward(Context& ctx, std::span<const Sequence> batch, MatrixView
   auto scope = ctx.scratch();
   const auto held = [](const Sequence& s) { return s.cache->size(); };
   check(batch, h, held);
-  auto pass = detail::lay_out<Layer>(
+  auto pass = detail::make_pass_rows<Layer>(
       scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
   run(ctx, pass, h, [&](std::size_t i, Index layer) { return &batch[i].cache->layer(layer); });
   for (const Sequence& s : batch) s.cache->advance(static_cast<Index>(s.ids.size()));
@@ -243,7 +243,7 @@ void Model<P>::forward_texts(Context& ctx, std::span<const std::span<const int>>
   auto scope = ctx.scratch();
   const auto ids_of = [](std::span<const int> text) { return text; };
   check_ids(texts, h, ids_of);
-  auto pass = detail::lay_out<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  auto pass = detail::make_pass_rows<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
   run(ctx, pass, h, [](std::size_t, Index) -> Layer* { return nullptr; });
 }
 
@@ -271,7 +271,7 @@ void Model<P>::mtp_forward(Context& ctx, Index k, std::span<const Sequence> batc
   check_module(k);
   const auto held = [&](const Sequence& s) { return s.cache->mtp_size(k); };
   for (const auto& states : {h, ConstMatrixView<float>(out)}) check(batch, states, held);
-  auto pass = detail::lay_out<Layer>(
+  auto pass = detail::make_pass_rows<Layer>(
       scope, batch, h.rows(), tape, [](const Sequence& s) { return s.ids; }, held);
   pass.rows.layer = config_.num_hidden_layers + k;
   for (std::size_t i = 0; i < batch.size(); ++i) pass.segments[i].cache = &batch[i].cache->mtp_layer(k);
@@ -288,7 +288,7 @@ void Model<P>::mtp_forward_texts(Context& ctx, Index k, std::span<const std::spa
   check_module(k);
   const auto ids_of = [](std::span<const int> text) { return text; };
   for (const auto& states : {h, ConstMatrixView<float>(out)}) check_ids(texts, states, ids_of);
-  auto pass = detail::lay_out<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
+  auto pass = detail::make_pass_rows<Layer>(scope, texts, h.rows(), tape, ids_of, [](const auto&) { return Index{0}; });
   pass.rows.layer = config_.num_hidden_layers + k;
   run_mtp(ctx, k, pass.rows, h, out);
 }

@@ -56,7 +56,7 @@ struct PassRows {
 
 /// Ids, positions and segments of a batch, allocated in `scope`. ids_of and held as above.
 template <class Layer, class T, class Batch, class Ids, class Held>
-PassRows<Layer, T> lay_out(Workspace::Scope& scope, const Batch& batch, Index tokens, T& tape, Ids&& ids_of, Held&& held) {
+PassRows<Layer, T> make_pass_rows(Workspace::Scope& scope, const Batch& batch, Index tokens, T& tape, Ids&& ids_of, Held&& held) {
   PassRows<Layer, T> pass;
   const auto ids = scope.template array<int>(tokens);
   const auto positions = scope.template array<Index>(tokens);

@@ -17,8 +17,8 @@ struct FfnJob {
   const F* ffn = nullptr;
   ConstMatrixView<float> x;
   MatrixView<float> y;
-  Index expert = -1;   ///< number of a routed expert; -1 for dense and shared networks
-  Index expected = 0;  ///< rows that a network of its kind gets on average in this pass; 0: all rows of the pass
+  Index expert = -1;        ///< number of a routed expert; -1 for dense and shared networks
+  Index expected_rows = 0;  ///< rows that a network of its kind gets on average in this pass; 0: all rows of the pass
 };
 
 /// A network of hidden width `inner` over D channels, made from (config, D, inner) or (D, inner). forward_group(ctx, jobs, rows) runs
@@ -58,15 +58,15 @@ class GatedFfn {
 
   template <class Cache, Tape T>
   static void forward_group(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows) {
-    const auto expected = [&](std::size_t i) { return jobs[i].expected > 0 ? jobs[i].expected : rows.rows; };
-    const auto dots = [&](std::size_t i) { return regime_of<P>(rows.rows, expected(i)).dots; };
+    const auto expected_rows = [&](std::size_t i) { return jobs[i].expected_rows > 0 ? jobs[i].expected_rows : rows.rows; };
+    const auto dots = [&](std::size_t i) { return regime_of<P>(rows.rows, expected_rows(i)).dots; };
     for (std::size_t begin = 0, end = 0; begin < jobs.size(); begin = end) {  // runs of jobs in one regime
       while (end < jobs.size() && dots(end) == dots(begin)) ++end;
       const auto run = jobs.subspan(begin, end - begin);
       if constexpr (records<T, point::FfnGate>)
-        forward_recorded(ctx, run, rows, expected(begin));
+        forward_recorded(ctx, run, rows, expected_rows(begin));
       else
-        forward_fused(ctx, run, rows, expected(begin));
+        forward_fused(ctx, run, rows, expected_rows(begin));
     }
   }
 
@@ -96,11 +96,11 @@ class GatedFfn {
 
   // Fused: h = activation(gate, up) is computed tile by tile, together with gate and up, so the whole gate and up matrices are never
   // stored.
-  static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass, Index expected) {
+  static void forward_fused(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Pass& pass, Index expected_rows) {
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
-    const Regime how = regime_of<P>(pass.rows, expected);
-    if constexpr (!prepares<typename P::Compute>)
+    const Regime how = regime_of<P>(pass.rows, expected_rows);
+    if constexpr (!needs_prepare<typename P::Compute>)
       if (how.bf16 && !how.dots) {
         using Network = kernels::GatedNetwork<View, Activation>;
         const auto networks = scope.array<Network>(n);
@@ -131,12 +131,12 @@ class GatedFfn {
       const View& down = jobs[i].ffn->down_proj_.weight();
       std::construct_at(&outer[i], kernels::Product<View>{P::Compute::prepare(ctx, scope, inner[i].h, down), down, jobs[i].y});
     }
-    multiply<P>(ctx, pass, expected, outer);
+    multiply<P>(ctx, pass, expected_rows, outer);
   }
 
   // Unfused, for a tape that records gate and up: both matrices are stored whole.
   template <class Cache, Tape T>
-  static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows, Index expected) {
+  static void forward_recorded(Context& ctx, std::span<const FfnJob<GatedFfn>> jobs, const Rows<Cache, T>& rows, Index expected_rows) {
     using Product = kernels::Product<View>;
     auto scope = ctx.scratch();
     const auto n = static_cast<Index>(jobs.size());
@@ -151,7 +151,7 @@ class GatedFfn {
       std::construct_at(&inner[2 * i + 1], Product{is_fp8(gate) == is_fp8(up) ? input : P::Compute::prepare(ctx, scope, x, up), up,
                                                    scope.matrix<float>(x.rows(), width)});
     }
-    multiply<P>(ctx, rows, expected, inner);
+    multiply<P>(ctx, rows, expected_rows, inner);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const auto& gate = inner[2 * i].y;
       const auto& up = inner[2 * i + 1].y;
@@ -161,7 +161,7 @@ class GatedFfn {
       const View& down = jobs[i].ffn->down_proj_.weight();
       std::construct_at(&outer[i], Product{P::Compute::prepare(ctx, scope, gate, down), down, jobs[i].y});
     }
-    multiply<P>(ctx, rows, expected, outer);
+    multiply<P>(ctx, rows, expected_rows, outer);
   }
   [[no_unique_address]] Activation activation_;
   Linear<P> gate_proj_, up_proj_, down_proj_;

@@ -11,10 +11,10 @@
 
 namespace dsv3::inline DSV3_ISA {
 
-/// The regime, on this machine, of a pass of `rows` rows whose products have `expected` rows each on average.
+/// The regime, on this machine, of a pass of `rows` rows whose products have `expected_rows` rows each on average.
 template <class P>
-Regime regime_of(Index rows, Index expected) {
-  Regime regime = dsv3::regime<typename P::Compute>(rows, expected);
+Regime regime_of(Index rows, Index expected_rows) {
+  Regime regime = dsv3::regime<typename P::Compute>(rows, expected_rows);
   regime.dots = regime.dots && kernels::uses_dots<typename P::Arch>();
   return regime;
 }
@@ -28,14 +28,14 @@ void multiply(Context& ctx, Regime regime, std::span<const kernels::Product<type
   regime.bf16 ? kernels::grouped_linear_bf16<typename P::Arch>(ctx, group) : kernels::grouped_linear<typename P::Arch>(ctx, group);
 }
 
-/// Products of prepared activations, with `expected` rows each on average: by P::Compute::multiply if there is one, else in the regime of
-/// the pass.
+/// Products of prepared activations, with `expected_rows` rows each on average: by P::Compute::multiply if there is one, else in the regime
+/// of the pass.
 template <class P>
-void multiply(Context& ctx, const Pass& pass, Index expected, std::span<const kernels::Product<typename P::Storage::View>> group) {
+void multiply(Context& ctx, const Pass& pass, Index expected_rows, std::span<const kernels::Product<typename P::Storage::View>> group) {
   if constexpr (requires { P::Compute::template multiply<typename P::Arch>(ctx, group); })
     P::Compute::template multiply<typename P::Arch>(ctx, group);
   else
-    multiply<P>(ctx, regime_of<P>(pass.rows, expected), group);
+    multiply<P>(ctx, regime_of<P>(pass.rows, expected_rows), group);
 }
 
 namespace detail {

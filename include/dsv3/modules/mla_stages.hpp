@@ -99,10 +99,10 @@ void attend_expanded(Context& ctx, const Weights<P>& w, const Pass& pass, std::s
   const View& weight = w.kv_b_proj.weight();
   const ConstMatrixView<float> k_pe = latents.columns(heads.rank, heads.rope);
   const auto c_kv = P::Compute::prepare(ctx, scope, latents.columns(0, heads.rank), weight);
-  const Index together = std::clamp(expanded_floats / (tokens * width), Index{1}, heads.count);
-  auto expanded = scope.template matrix<float>(tokens, together * width);
-  for (Index first = 0; first < heads.count; first += together) {
-    const Index count = std::min(together, heads.count - first);
+  const Index head_batch = std::clamp(expanded_floats / (tokens * width), Index{1}, heads.count);
+  auto expanded = scope.template matrix<float>(tokens, head_batch * width);
+  for (Index first = 0; first < heads.count; first += head_batch) {
+    const Index count = std::min(head_batch, heads.count - first);
     const kernels::Product<View> product{c_kv, slice_rows(weight, first * width, count * width), expanded.columns(0, count * width)};
     multiply<P>(ctx, pass, pass.rows, {&product, 1});
     attend_expanded<in_tiles<P>, typename P::Arch>(ctx, heads, first, count, texts, product.y, k_pe, q, o, w.variant, lse);

@@ -32,9 +32,9 @@ class Moe {
         router_(make_router(c, layer)),
         gate_{c.n_routed_experts, c.hidden_size},
         experts_(static_cast<std::size_t>(c.n_routed_experts), make_ffn<Expert>(c, c.hidden_size, c.moe_intermediate_size)) {
-    require(config_.experts <= router::most_experts && config_.top_k <= router::most_choices, "Moe: at most ", router::most_choices, " of ",
-            router::most_experts, " experts can be chosen, the config asks for ", config_.top_k, " of ", config_.experts);
-    require(config_.groups <= router::most_groups, "Moe: at most ", router::most_groups,
+    require(config_.experts <= router::max_experts && config_.top_k <= router::max_choices, "Moe: at most ", router::max_choices, " of ",
+            router::max_experts, " experts can be chosen, the config asks for ", config_.top_k, " of ", config_.experts);
+    require(config_.groups <= router::max_groups, "Moe: at most ", router::max_groups,
             " groups of experts can be told apart, the config has ", config_.groups);
     if (c.scoring_func == router::Score::sigmoid) bias_ = {c.n_routed_experts, {}, false};
     if (c.n_shared_experts > 0) shared_ = make_ffn<Expert>(c, c.hidden_size, c.moe_intermediate_size * c.n_shared_experts);
@@ -105,12 +105,12 @@ class Moe {
            const Rows<Cache, T>& rows, MatrixView<float> sorted_y, MatrixView<float> y) const {
     auto scope = ctx.scratch();
     const auto jobs = scope.array<FfnJob<Expert>>(config_.experts + 1);
-    const Index expected = std::max(Index{1}, rows.rows * config_.top_k / config_.experts);
+    const Index expected_rows = std::max(Index{1}, rows.rows * config_.top_k / config_.experts);
     std::size_t used = 0;
     for (std::size_t e = 0; e < experts_.size(); ++e)
       if (const Index begin = offsets[e], count = offsets[e + 1] - begin; count > 0)
         std::construct_at(&jobs[used++], FfnJob<Expert>{&experts_[e], sorted_x.slice(begin, count), sorted_y.slice(begin, count),
-                                                        static_cast<Index>(e), expected});
+                                                        static_cast<Index>(e), expected_rows});
     if (shared_ && x.rows() > 0)
       std::construct_at(&jobs[used++], FfnJob<Expert>{&*shared_, x, y});
     else

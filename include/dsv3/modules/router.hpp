@@ -15,8 +15,8 @@ namespace dsv3::inline DSV3_ISA::router {
 /// The experts of one token in the order of choice, and their gate weights. Experts are distinct.
 struct [[nodiscard]] Choice {
   Index size = 0;
-  std::array<int, most_choices> experts;
-  std::array<float, most_choices> weights;
+  std::array<int, max_choices> experts;
+  std::array<float, max_choices> weights;
 };
 
 /// What a router may ask of its token besides the logits. -1: unknown to the caller.
@@ -76,16 +76,16 @@ struct TopK {
   /// the groups are not of equal size, or a score is not finite: NaN fails every comparison, so the choice would hide it.
   Choice route(const Config& config, std::span<const float> logits, std::span<const float> bias) const {
     const auto n = static_cast<std::size_t>(config.experts);
-    require(config.experts <= most_experts && config.top_k <= most_choices && config.top_k <= config.experts, "router: cannot choose ",
-            config.top_k, " of ", config.experts, " experts: at most ", most_choices, " of ", most_experts);
-    require(config.groups >= 1 && config.groups <= most_groups && config.experts % config.groups == 0 && config.top_groups >= 1 &&
+    require(config.experts <= max_experts && config.top_k <= max_choices && config.top_k <= config.experts, "router: cannot choose ",
+            config.top_k, " of ", config.experts, " experts: at most ", max_choices, " of ", max_experts);
+    require(config.groups >= 1 && config.groups <= max_groups && config.experts % config.groups == 0 && config.top_groups >= 1 &&
                 config.top_groups <= config.groups && config.top_k >= 1 &&
                 config.top_k <= config.experts / config.groups * config.top_groups,
             "router: cannot keep ", config.top_groups, " of ", config.groups, " groups of ", config.experts, " experts: at most ",
-            most_groups, " groups of equal size");
+            max_groups, " groups of equal size");
     require(logits.size() == n && (bias.empty() || bias.size() == n), "router: expected ", n, " logits and as many biases or none, got ",
             logits.size(), " and ", bias.size());
-    std::array<float, most_experts> score_buffer, choice_buffer;
+    std::array<float, max_experts> score_buffer, choice_buffer;
     const auto s = std::span(score_buffer).first(n), z = std::span(choice_buffer).first(n);
     ScoreFunction::scores(logits, s);
     for (std::size_t e = 0; e < n; ++e) z[e] = bias.empty() ? s[e] : s[e] + bias[e];
@@ -96,7 +96,7 @@ struct TopK {
            "; NaN or infinite weights or activations?");
     }
 
-    std::array<int, most_groups> kept;
+    std::array<int, max_groups> kept;
     if (config.groups > 1)
       kernels::limit_groups<GroupScore>(z, config.groups, std::span(kept).first(static_cast<std::size_t>(config.top_groups)));
 

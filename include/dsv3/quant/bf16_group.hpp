@@ -1,8 +1,8 @@
 // Floor 2. Which storages bf16 tiles can multiply (kernels/bf16_tile.hpp), and decoding of codes to bf16, 64 at a time.
 //
 // Bf16Group<Codec, Arch>::load(codes) decodes 64 codes: `first` has the first 8 of each 16, `last` the last 8, the order in which e4m3 is
-// decoded fastest. store(codes, first, last) writes them to memory. weave(a, b) permutes 64 bf16 numbers, 0 to 31 in a and 32 to 63 in b,
-// to the same order. `exists` is false if this build cannot decode the codec so: its values are then loaded as floats.
+// decoded fastest. store(codes, first, last) writes them to memory. to_group_order(a, b) permutes 64 bf16 numbers, 0 to 31 in a and 32 to
+// 63 in b, to the same order. `exists` is false if this build cannot decode the codec so: its values are then loaded as floats.
 #pragma once
 
 #include "dsv3/quant/storage.hpp"
@@ -47,7 +47,7 @@ struct Bf16Group {
 };
 
 #ifdef __AVX512BW__
-[[gnu::always_inline]] inline detail::Bf16Pair weave(__m512i a, __m512i b) {
+[[gnu::always_inline]] inline detail::Bf16Pair to_group_order(__m512i a, __m512i b) {
   return {_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd)};
 }
 
@@ -63,7 +63,7 @@ requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct Bf16Group<BFloat16, Arch> {
   static constexpr bool exists = true;
   [[gnu::always_inline]] static detail::Bf16Pair load(const BFloat16::Code* codes) {
-    return weave(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 32));
+    return to_group_order(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 32));
   }
   [[gnu::always_inline]] static void store(const BFloat16::Code* codes, std::uint16_t* first, std::uint16_t* last) {
     detail::store(load(codes), first, last);

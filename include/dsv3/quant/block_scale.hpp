@@ -22,7 +22,7 @@ inline float round_scale(float s, ScaleFormat format) {
 }  // namespace detail
 
 /// A weight matrix quantized to Fp8Block<128, 128>, owning its codes and scales.
-struct Fp8Matrix {
+struct [[nodiscard]] Fp8Matrix {
   Matrix<codec::E4m3::Code> codes;  ///< [rows, cols]
   Matrix<float> scales;             ///< [ceil(rows / 128), ceil(cols / 128)]
 

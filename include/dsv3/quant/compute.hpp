@@ -48,8 +48,8 @@ struct Fp8Activations {
 /// attention uses bf16 tiles in all passes, if the build has them.
 struct Bf16Activations : Exact {
   static constexpr Index bf16_from = 17;
-  static constexpr Index few_rows = 12;    ///< beyond this, experts' products are faster by tiles than by dot products along K
-  static constexpr bool prepares = false;  ///< prepare() returns x itself: callers that round to bf16 anyway may skip it
+  static constexpr Index few_rows = 12;         ///< beyond this, experts' products are faster by tiles than by dot products along K
+  static constexpr bool needs_prepare = false;  ///< prepare() returns x itself: callers that round to bf16 anyway may skip it
 };
 
 }  // namespace compute
@@ -75,23 +75,23 @@ struct Regime {
   bool dots, bf16;
 };
 
-/// The regime of products in a pass of `rows` rows; each product has `expected` rows on average.
+/// The regime of products in a pass of `rows` rows; each product has `expected_rows` rows on average.
 template <class C>
-constexpr Regime regime(Index rows, Index expected) {
+constexpr Regime regime(Index rows, Index expected_rows) {
   constexpr Index few = [] {
     if constexpr (requires { C::few_rows; })
       return Index{C::few_rows};
     else
       return Index{0};
   }();
-  return {rounds_to_bf16<C> && (!in_bf16<C>(rows) || expected <= few), in_bf16<C>(rows)};
+  return {rounds_to_bf16<C> && (!in_bf16<C>(rows) || expected_rows <= few), in_bf16<C>(rows)};
 }
 
 /// Whether prepare() must see activations before they are rounded to bf16.
 template <class C>
-inline constexpr bool prepares = [] {
-  if constexpr (requires { C::prepares; })
-    return C::prepares;
+inline constexpr bool needs_prepare = [] {
+  if constexpr (requires { C::needs_prepare; })
+    return C::needs_prepare;
   else
     return true;
 }();

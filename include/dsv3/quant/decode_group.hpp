@@ -1,8 +1,8 @@
 // Floor 2. Decoding codes several vectors at a time, where an instruction set does that faster than one by one.
 //
-// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes to values divided by `unit`, a power of two that kernels multiply
-// into the scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included. A group may also
-// have load_reordered(p), which is faster but permutes the values, for sums whose order is free; arrange(x, out) then permutes as many
+// DecodeGroup<Codec, Arch>::load(p) decodes `vectors` vectors of codes to values divided by `decode_scale`, a power of two that kernels
+// multiply into the scales. The generic group is one vector of Codec::load; the others agree with it bit for bit, NaN included. A group may
+// also have load_reordered(p), which is faster but permutes the values, for sums whose order is free; arrange(x, out) then permutes as many
 // floats of the other operand in the same way.
 #pragma once
 
@@ -13,7 +13,7 @@ namespace dsv3::inline DSV3_ISA::codec {
 template <class C, class Arch>
 struct DecodeGroup {
   static constexpr int vectors = 1;
-  static constexpr float unit = 1;
+  static constexpr float decode_scale = 1;
   static std::array<simd::Floats<Arch>, 1> load(const typename C::Code* p) { return {C::template load<Arch>(p)}; }
 };
 
@@ -36,10 +36,10 @@ template <class Group, class Code>
 // processor converts float16 exactly. Only the NaN code would become a number: groups that hold one are decoded by E4m3::load.
 namespace detail {
 template <class Arch, std::size_t N>
-std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float unit) {
+std::array<simd::Floats<Arch>, N> load_divided(const E4m3::Code* p, float decode_scale) {
   std::array<simd::Floats<Arch>, N> out;
   for (std::size_t v = 0; v < N; ++v)
-    out[v] = E4m3::load<Arch>(p + static_cast<Index>(v) * simd::width<Arch>) * simd::Floats<Arch>(1 / unit);
+    out[v] = E4m3::load<Arch>(p + static_cast<Index>(v) * simd::width<Arch>) * simd::Floats<Arch>(1 / decode_scale);
   return out;
 }
 }  // namespace detail
@@ -85,7 +85,7 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
-  static constexpr float unit = 1;
+  static constexpr float decode_scale = 1;
 
   static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
     // Byte 16 i + 8 a + 2 j + b holds the code that becomes element 4 i + j of vector 2 a + b.
@@ -125,12 +125,12 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::avx512bw, Arch>
 struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
-  static constexpr float unit = 256;
+  static constexpr float decode_scale = 256;
 
   static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
     const __m512i codes = _mm512_loadu_si512(p);
     if (_mm512_cmpeq_epi8_mask(_mm512_and_si512(codes, _mm512_set1_epi8(0x7f)), _mm512_set1_epi8(0x7f)) != 0) [[unlikely]]
-      return detail::load_divided<Arch, 4>(p, unit);
+      return detail::load_divided<Arch, 4>(p, decode_scale);
     const auto halves = [](__m256i c) {  // s eeee mmm -> s 0eeee mmm0000000
       const __m512i wide = _mm512_cvtepi8_epi16(c);
       return _mm512_and_si512(_mm512_slli_epi16(wide, 7), _mm512_set1_epi16(static_cast<short>(0xbf80)));
@@ -146,12 +146,12 @@ struct DecodeGroup<E4m3, Arch> {
 template <class Arch>
 requires std::is_base_of_v<xsimd::avx2, Arch> &&(simd::width<Arch> == 8) struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
-  static constexpr float unit = 256;
+  static constexpr float decode_scale = 256;
 
   static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), mask = _mm256_set1_epi8(0x7f);
     if (_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(codes, mask), mask)) != 0) [[unlikely]]
-      return detail::load_divided<Arch, 4>(p, unit);
+      return detail::load_divided<Arch, 4>(p, decode_scale);
     const auto halves = [](__m256i wide) {  // s eeee mmm 00000000 -> s 0eeee mmm0000000
       return _mm256_and_si256(_mm256_srai_epi16(wide, 1), _mm256_set1_epi16(static_cast<short>(0xbf80)));
     };
@@ -168,12 +168,12 @@ template <class Arch>
 requires std::is_base_of_v<xsimd::neon, Arch>
 struct DecodeGroup<E4m3, Arch> {
   static constexpr int vectors = 4;
-  static constexpr float unit = 256;
+  static constexpr float decode_scale = 256;
 
   static std::array<simd::Floats<Arch>, 4> load(const E4m3::Code* p) {
     const uint8x16_t codes = vld1q_u8(p);
     if (vmaxvq_u8(vandq_u8(codes, vdupq_n_u8(0x7f))) == 0x7f) [[unlikely]]
-      return detail::load_divided<Arch, 4>(p, unit);
+      return detail::load_divided<Arch, 4>(p, decode_scale);
     const auto halves = [](uint16x8_t wide) {  // s eeee mmm 00000000 -> s 0eeee mmm0000000
       const int16x8_t shifted = vshrq_n_s16(vreinterpretq_s16_u16(wide), 1);
       return vreinterpretq_f16_u16(vandq_u16(vreinterpretq_u16_s16(shifted), vdupq_n_u16(0xbf80)));

@@ -57,7 +57,7 @@ namespace detail {
 /// For rows that are decoded vector by vector.
 struct NoGroup {
   static constexpr int vectors = 1;
-  static constexpr float unit = 1;
+  static constexpr float decode_scale = 1;
 };
 template <class R, class Arch>
 struct GroupOf {

@@ -30,7 +30,7 @@ inline constexpr Index tile_size = 128;
 
 enum class Shape {
   along,   ///< 1x128: 128 adjacent elements of a row
-  across,  ///< 128x1: 128 elements of a column; only as Turned<> of `along`, for sums over rows
+  across,  ///< 128x1: 128 elements of a column; only as Transposed<> of `along`, for sums over rows
   block,   ///< 128x128
   whole    ///< the whole matrix
 };
@@ -45,11 +45,11 @@ struct Tiles {
 
 /// The same tiles of the transposed matrix.
 template <class T>
-using Turned = Tiles<typename T::Format,
-                     T::shape == Shape::along    ? Shape::across
-                     : T::shape == Shape::across ? Shape::along
-                                                 : T::shape,
-                     T::scales>;
+using Transposed = Tiles<typename T::Format,
+                         T::shape == Shape::along    ? Shape::across
+                         : T::shape == Shape::across ? Shape::along
+                                                     : T::shape,
+                         T::scales>;
 
 /// C::decode(C::encode(v)), bit for bit.
 template <SmallFloat C, class Arch>
@@ -153,7 +153,7 @@ void round_block(const RoundJob& job, Index i, Index j, float whole) {
 }  // namespace detail
 
 /// Rounds every job of the group in one parallel loop; Shape::whole takes another before it, for the largest magnitudes. T's shape is that
-/// for sums over the columns of x; for sums over its rows it is turned.
+/// for sums over the columns of x; for sums over its rows it is transposed.
 template <class T, class Arch>
 void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
   static_assert(
@@ -188,7 +188,7 @@ void round_to_tiles(Context& ctx, std::span<const RoundJob> group) {
     const RoundJob& job = group[i];
     const float largest = T::shape == Shape::whole ? whole[static_cast<std::size_t>(n)] : 0.0f;
     for (Index j = 0; j < job.x.cols(); j += tile_size)
-      job.sum_along ? detail::round_block<T, Arch>(job, row, j, largest) : detail::round_block<Turned<T>, Arch>(job, row, j, largest);
+      job.sum_along ? detail::round_block<T, Arch>(job, row, j, largest) : detail::round_block<Transposed<T>, Arch>(job, row, j, largest);
   });
 }
 

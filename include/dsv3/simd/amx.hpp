@@ -1,7 +1,7 @@
 // Floor 1. Intel AMX: permission to use the tile registers, their configuration, and products of bf16 tiles.
 //
 // A tile is 16 rows of 64 bytes, 1 KiB: floats [16, 16] or bf16 numbers [16, 32]. Tiles are always whole: callers pad edges with zeros.
-// Without AMX in the compiler's flags this header declares only ready(), which returns false.
+// Without AMX in the compiler's flags this header declares only available(), which returns false.
 #pragma once
 
 #include "dsv3/core/isa.hpp"
@@ -21,7 +21,7 @@ namespace dsv3::inline DSV3_ISA::amx {
 #ifdef DSV3_HAS_AMX
 
 /// Whether this process may use the tile registers. The first call asks the kernel, because Linux grants them only on request.
-inline bool ready() {
+inline bool available() {
   static const bool granted = [] {
     constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl(2): ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
@@ -30,9 +30,9 @@ inline bool ready() {
 }
 
 /// Configures the calling thread's eight tile registers as 16 rows of 64 bytes, for the lifetime of this object.
-class [[nodiscard]] Tiles {
+class [[nodiscard]] TileConfig {
  public:
-  Tiles() {
+  TileConfig() {
     struct alignas(64) {
       std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
       std::uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -41,9 +41,9 @@ class [[nodiscard]] Tiles {
     asm volatile("" ::"m"(config) : "memory");  // GCC 12 does not know that the instruction reads it
     _tile_loadconfig(&config);
   }
-  ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
+  ~TileConfig() { _tile_release(); }
+  TileConfig(const TileConfig&) = delete;
+  TileConfig& operator=(const TileConfig&) = delete;
 };
 
 /// Operands of the products a[i] b[j] of one or two row tiles a[i] and one or two column tiles b[j], summed over steps of 32 along K.
@@ -154,7 +154,7 @@ inline void multiply_rows(const Operands& o, std::ptrdiff_t steps, float* c, std
 
 #else
 
-inline bool ready() { return false; }
+inline bool available() { return false; }
 
 #endif
 

@@ -3,7 +3,7 @@
 //
 // One program then runs anywhere and uses what the machine has. CMake's dsv3_dispatched() compiles a file once per level. The flags of each
 // translation unit select the library's code, and each level has a namespace of its own (core/isa.hpp). Permission to use AMX is not a
-// matter of levels: amx::ready() asks for it where tiles are used. Processors other than x86-64 have the one level `baseline`.
+// matter of levels: amx::available() asks for it where tiles are used. Processors other than x86-64 have the one level `baseline`.
 #pragma once
 
 #include <array>

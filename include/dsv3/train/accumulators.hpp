@@ -24,16 +24,16 @@ using Significand = std::conditional_t<Fraction <= 18, std::int32_t, std::int64_
 
 namespace detail {
 
-inline constexpr int nothing = -1000;  // exponent of zero: too small to become the common exponent
-inline constexpr Index at_once = 32;   // products that one instruction sums
-inline constexpr Index lanes = 16;     // outputs computed side by side
+inline constexpr int zero_exponent = -1000;  // exponent of zero: too small to become the common exponent
+inline constexpr Index terms_at_once = 32;   // products that one instruction sums
+inline constexpr Index lanes = 16;           // outputs computed side by side
 
 /// A code of e4m3 or e5m2: value = significand * 2^(exponent - 3). Normal numbers have 8 <= |significand| < 16, subnormals less.
 struct Operand {
   std::int32_t significand, exponent;
 };
 inline Operand operand(float code_value, int min_exponent) {
-  if (code_value == 0) return {0, nothing};
+  if (code_value == 0) return {0, zero_exponent};
   int e;
   std::frexp(code_value, &e);
   e = std::max(e - 1, min_exponent);
@@ -47,7 +47,7 @@ struct Registers {
   std::array<Int, lanes> significand{};
   std::array<std::int32_t, lanes> exponent;
 
-  Registers() { exponent.fill(nothing); }
+  Registers() { exponent.fill(zero_exponent); }
   float value(std::size_t j) const {
     return significand[j] == 0 ? 0.0f : static_cast<float>(std::ldexp(static_cast<double>(significand[j]), exponent[j] - Fraction));
   }
@@ -80,7 +80,7 @@ void add_products(const Operand* a, const std::int32_t* significands, const std:
     const auto size = static_cast<std::make_unsigned_t<Int>>(total[j] < 0 ? -total[j] : total[j]);
     const int drop = static_cast<int>(std::bit_width(size)) - 1 - Fraction;
     sum.significand[j] = drop > 0 ? shifted_to_zero(total[j], drop) : total[j] * (Int{1} << (total[j] == 0 ? 0 : -drop));
-    sum.exponent[j] = total[j] == 0 ? nothing : top[j] + drop;
+    sum.exponent[j] = total[j] == 0 ? zero_exponent : top[j] + drop;
   }
 }
 
@@ -92,7 +92,7 @@ void add_products(const Operand* a, const std::int32_t* significands, const std:
 /// along a sum without promotion.
 template <int Fraction = 13, Index Promote = quant::tile_size>
 struct TensorCore {
-  static_assert(Fraction >= 6 && Promote % detail::at_once == 0 &&
+  static_assert(Fraction >= 6 && Promote % detail::terms_at_once == 0 &&
                 (Promote == 0 || quant::tile_size % Promote == 0 || Promote % quant::tile_size == 0));
 
   template <class Arch>
@@ -117,7 +117,7 @@ struct TensorCore {
       for (Index k = 0; k < depth; ++k)
         for (Index j = 0; j < lanes; ++j) {
           const Index n = block * lanes + j;
-          const Operand o = n < columns ? operand(p.transpose_b ? p.b(n, k) : p.b(k, n), p.b_min_exponent) : Operand{0, nothing};
+          const Operand o = n < columns ? operand(p.transpose_b ? p.b(n, k) : p.b(k, n), p.b_min_exponent) : Operand{0, zero_exponent};
           significands(block, k * lanes + j) = o.significand, exponents(block, k * lanes + j) = o.exponent;
         }
     });
@@ -130,8 +130,8 @@ struct TensorCore {
         float* c = p.c.row_data(m) + block * lanes;
         std::array<float, lanes> sum{};
         Registers<Fraction> registers;
-        for (Index k = 0; k < depth; k += at_once) {
-          const Index end = std::min(k + at_once, depth);
+        for (Index k = 0; k < depth; k += terms_at_once) {
+          const Index end = std::min(k + terms_at_once, depth);
           add_products<Fraction>(a + k, significands.row_data(block) + k * lanes, exponents.row_data(block) + k * lanes, end - k,
                                  registers);
           if (end == depth || (Promote > 0 && end % std::max<Index>(Promote, 1) == 0)) {

@@ -140,7 +140,7 @@ void backward(const B& b, const Moe<P>& moe, ConstMatrixView<float> x, ConstMatr
   gather_backward<Arch>(ctx, sorted_dx, places, dx);
 
   auto dlogits = scope.template matrix<float>(x.rows(), config.experts);
-  const auto most = router::most_choices;
+  const auto most = router::max_choices;
   ctx.parallel_for(x.rows(), dlogits.size() * 16, [&](Index t, int) {
     std::array<float, most> d;
     for (Index k = 0; k < config.top_k; ++k) d[static_cast<std::size_t>(k)] = dgates[static_cast<std::size_t>(places(t, k))];

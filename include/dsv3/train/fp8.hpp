@@ -44,13 +44,13 @@ struct PerTensor : Recipe {
 };
 
 /// Whether both are views of the same elements.
-inline bool same(ConstMatrixView<float> x, ConstMatrixView<float> y) {
+inline bool same_view(ConstMatrixView<float> x, ConstMatrixView<float> y) {
   return x.data() == y.data() && x.rows() == y.rows() && x.cols() == y.cols();
 }
 
 /// multiply_rounded() of a group whose rounded operands are all in memory at once.
 template <class Arch, class A, class B, class Accumulator>
-void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
+void multiply_batch(Context& ctx, std::span<const MultiplyAdd> group) {
   using quant::RoundJob;
   auto scope = ctx.scratch();
   const auto n = std::ssize(group);
@@ -58,7 +58,7 @@ void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
   const auto a_jobs = scope.template array<RoundJob>(n), b_jobs = scope.template array<RoundJob>(n);
   std::size_t a_count = 0, b_count = 0;
   const auto round_once = [&](std::span<RoundJob> jobs, std::size_t& count, ConstMatrixView<float> x, bool along) -> const RoundJob& {
-    if (count > 0 && same(jobs[count - 1].x, x) && jobs[count - 1].sum_along == along) return jobs[count - 1];
+    if (count > 0 && same_view(jobs[count - 1].x, x) && jobs[count - 1].sum_along == along) return jobs[count - 1];
     const Index depth = along ? x.cols() : x.rows(), other = along ? x.rows() : x.cols();
     std::construct_at(&jobs[count++],
                       RoundJob{x, scope.template matrix<float>(x.rows(), x.cols()),
@@ -84,12 +84,12 @@ void multiply_some(Context& ctx, std::span<const MultiplyAdd> group) {
 /// little memory.
 template <class Arch, class A, class B, class Accumulator>
 void multiply_rounded(Context& ctx, std::span<const MultiplyAdd> group) {
-  constexpr Index most = Index{8} << 20;  // elements of right operands
+  constexpr Index max_elements = Index{8} << 20;  // elements of right operands
   while (!group.empty()) {
     std::size_t count = 0;
-    for (Index size = 0; count < group.size() && (count == 0 || size + group[count].b.size() <= most); ++count)
+    for (Index size = 0; count < group.size() && (count == 0 || size + group[count].b.size() <= max_elements); ++count)
       size += group[count].b.size();
-    multiply_some<Arch, A, B, Accumulator>(ctx, group.first(count));
+    multiply_batch<Arch, A, B, Accumulator>(ctx, group.first(count));
     group = group.subspan(count);
   }
 }
@@ -126,7 +126,7 @@ struct Fp8 : compute::Bf16Activations {
       std::size_t count = 0;
       for (std::size_t i = 0; i < group.size(); ++i) {
         const auto& x = group[i].b;
-        if (count == 0 || !fp8::same(jobs[count - 1].x, x))
+        if (count == 0 || !fp8::same_view(jobs[count - 1].x, x))
           std::construct_at(&jobs[count++], quant::RoundJob{x, scope.matrix<float>(x.rows(), x.cols()), {}, true});
         std::construct_at(&again[i], MultiplyAdd{group[i].a, jobs[count - 1].values, group[i].c, group[i].overwrite});
       }

@@ -54,12 +54,12 @@ struct MultiplyAdd {
 namespace detail {
 
 template <class Arch>
-inline constexpr int add_rows = 6;  // rows of C in a tile
+inline constexpr int tile_rows = 6;  // rows of C in a tile
 template <class Arch>
-inline constexpr int add_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // vectors of columns in a tile: what registers hold
+inline constexpr int tile_vectors = simd::registers<Arch> == 32 ? 4 : 2;  // vectors of columns in a tile: what registers hold
 template <class Arch>
-inline constexpr Index add_columns = simd::width<Arch>* add_vectors<Arch>;
-inline constexpr Index add_depth = 128;  // rows of B in a block; [add_depth, add_columns] floats stay in L1
+inline constexpr Index tile_columns = simd::width<Arch>* tile_vectors<Arch>;
+inline constexpr Index block_depth = 128;  // rows of B in a block; [block_depth, tile_columns] floats stay in L1
 
 /// Scales of a block of the sum: of A's rows and of B's columns. Null: no scales, the sum continues from C.
 struct BlockScales {
@@ -68,22 +68,23 @@ struct BlockScales {
   BlockScales at(Index m, Index n) const { return a != nullptr ? BlockScales{a + m, b + n} : BlockScales{}; }
 };
 inline BlockScales block_scales(const MultiplyAdd& p, Index k) {
-  return p.scaled() ? BlockScales{p.a_scales.row_data(k / add_depth), p.b_scales.row_data(k / add_depth)} : BlockScales{};
+  return p.scaled() ? BlockScales{p.a_scales.row_data(k / block_depth), p.b_scales.row_data(k / block_depth)} : BlockScales{};
 }
 
-/// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and the first `columns` of a tile's add_columns columns.
+/// c[m, n] (+)= sum over k < depth of a[m, k] b[k, n] for M rows and the first `columns` of a tile's tile_columns columns.
 template <class Arch, int M>
-void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite,
-              const BlockScales& scales) {
+void multiply_add_tile(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index columns, bool overwrite,
+                       const BlockScales& scales) {
   using Floats = simd::Floats<Arch>;
-  constexpr int V = add_vectors<Arch>;
+  constexpr int V = tile_vectors<Arch>;
   constexpr Index width = simd::width<Arch>;
-  const bool fresh = overwrite || scales.a != nullptr;
-  if (columns == add_columns<Arch>) {
+  const bool from_zero = overwrite || scales.a != nullptr;
+  if (columns == tile_columns<Arch>) {
     Floats sum[M][V];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      simd::unroll<V>([&](auto v)
-                          __attribute__((always_inline)) { sum[m][v] = fresh ? Floats(0.0f) : simd::load<Arch>(c + m * ldc + v * width); });
+      simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
+        sum[m][v] = from_zero ? Floats(0.0f) : simd::load<Arch>(c + m * ldc + v * width);
+      });
     });
     const float* from[M];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) { from[m] = a.data + m * a.row; });
@@ -110,7 +111,7 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
     const Index count = std::min(width, columns - n);
     Floats sum[M];
     simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
-      sum[m] = fresh ? Floats(0.0f) : simd::load_partial<Arch>(c + m * ldc + n, count);
+      sum[m] = from_zero ? Floats(0.0f) : simd::load_partial<Arch>(c + m * ldc + n, count);
     });
     for (Index k = 0; k < depth; ++k) {
       const Floats bk = count == width ? simd::load<Arch>(b + k * ldb + n) : simd::load_partial<Arch>(b + k * ldb + n, count);
@@ -127,60 +128,60 @@ void tile_add(const Strided& a, const float* b, Index ldb, Index depth, float* c
   }
 }
 
-/// tile_add() for any number of rows; `columns` <= add_columns.
+/// multiply_add_tile() for any number of rows; `columns` <= tile_columns.
 template <class Arch>
-void rows_add(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns, bool overwrite,
-              const BlockScales& scales) {
+void multiply_add_rows(const Strided& a, const float* b, Index ldb, Index depth, float* c, Index ldc, Index rows, Index columns,
+                       bool overwrite, const BlockScales& scales) {
   Index m = 0;
   const auto tile = [&]<int M>(std::integral_constant<int, M>) {
-    tile_add<Arch, M>({a.data + m * a.row, a.row, a.col}, b, ldb, depth, c + m * ldc, ldc, columns, overwrite, scales.at(m, 0));
+    multiply_add_tile<Arch, M>({a.data + m * a.row, a.row, a.col}, b, ldb, depth, c + m * ldc, ldc, columns, overwrite, scales.at(m, 0));
     m += M;
   };
-  while (m + add_rows<Arch> <= rows) tile(std::integral_constant<int, add_rows<Arch>>{});
+  while (m + tile_rows<Arch> <= rows) tile(std::integral_constant<int, tile_rows<Arch>>{});
   while (m + 2 <= rows) tile(std::integral_constant<int, 2>{});
   while (m < rows) tile(std::integral_constant<int, 1>{});
 }
 
-/// to[k, n] = b[n, k], with row stride add_columns.
+/// to[k, n] = b[n, k], with row stride tile_columns.
 template <class Arch>
 void pack_transposed(const float* b, Index ldb, Index depth, Index columns, float* to) {
   constexpr Index block = 8;  // reads of b are half a cache line long
   for (Index k0 = 0; k0 < depth; k0 += block)
     for (Index n = 0; n < columns; ++n)
-      for (Index k = k0; k < std::min(k0 + block, depth); ++k) to[k * add_columns<Arch> + n] = b[n * ldb + k];
+      for (Index k = k0; k < std::min(k0 + block, depth); ++k) to[k * tile_columns<Arch> + n] = b[n * ldb + k];
 }
 
 }  // namespace detail
 
 /// Floats of scratch that multiply_add() on one thread needs.
 template <class Arch>
-inline constexpr Index multiply_add_scratch = detail::add_depth* detail::add_columns<Arch>;
+inline constexpr Index multiply_add_scratch = detail::block_depth* detail::tile_columns<Arch>;
 
 /// C += A B on the calling thread; scratch [multiply_add_scratch].
 template <class Arch = simd::DefaultArch>
 void multiply_add(const MultiplyAdd& p, float* scratch) {
   using namespace detail;
-  constexpr Index worth_packing = 4 * add_rows<Arch>;
+  constexpr Index min_packed_rows = 4 * tile_rows<Arch>;
   const Index rows = p.c.rows(), depth = p.depth(), columns = p.columns();
   if (depth == 0 && p.overwrite) {
     for (Index m = 0; m < rows; ++m) std::fill_n(p.c.row_data(m), columns, 0.0f);
     return;
   }
-  for (Index n = 0; n < columns; n += add_columns<Arch>) {
-    const Index count = std::min(add_columns<Arch>, columns - n);
-    for (Index k = 0; k < depth; k += add_depth) {
-      const Index deep = std::min(add_depth, depth - k);
+  for (Index n = 0; n < columns; n += tile_columns<Arch>) {
+    const Index count = std::min(tile_columns<Arch>, columns - n);
+    for (Index k = 0; k < depth; k += block_depth) {
+      const Index depth_here = std::min(block_depth, depth - k);
       const float* b = p.transpose_b ? p.b.row_data(n) + k : p.b.row_data(k) + n;
       Index ldb = p.b.outerStride();
       if (p.transpose_b) {
-        pack_transposed<Arch>(b, ldb, deep, count, scratch);
-        b = scratch, ldb = add_columns<Arch>;
-      } else if (rows >= worth_packing && ldb > add_columns<Arch>) {  // pack: rows at a power-of-two stride share few cache sets
-        for (Index i = 0; i < deep; ++i) std::copy_n(b + i * ldb, count, scratch + i * add_columns<Arch>);
-        b = scratch, ldb = add_columns<Arch>;
+        pack_transposed<Arch>(b, ldb, depth_here, count, scratch);
+        b = scratch, ldb = tile_columns<Arch>;
+      } else if (rows >= min_packed_rows && ldb > tile_columns<Arch>) {  // pack: rows at a power-of-two stride share few cache sets
+        for (Index i = 0; i < depth_here; ++i) std::copy_n(b + i * ldb, count, scratch + i * tile_columns<Arch>);
+        b = scratch, ldb = tile_columns<Arch>;
       }
-      rows_add<Arch>({p.a.data + k * p.a.col, p.a.row, p.a.col}, b, ldb, deep, p.c.row_data(0) + n, p.c.outerStride(), rows, count,
-                     p.overwrite && k == 0, block_scales(p, k).at(0, n));
+      multiply_add_rows<Arch>({p.a.data + k * p.a.col, p.a.row, p.a.col}, b, ldb, depth_here, p.c.row_data(0) + n, p.c.outerStride(), rows,
+                              count, p.overwrite && k == 0, block_scales(p, k).at(0, n));
     }
   }
 }
@@ -188,18 +189,18 @@ void multiply_add(const MultiplyAdd& p, float* scratch) {
 /// Every product of the group, in one parallel loop. 2 rows depth columns FLOP each.
 template <class Arch = simd::DefaultArch>
 void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
-  constexpr Index columns = 2 * detail::add_columns<Arch>;
+  constexpr Index columns = 2 * detail::tile_columns<Arch>;
   struct Task {
     Index product, row, column;
   };
   Index work = 0;
-  const auto most_rows = [](const MultiplyAdd& p) {
-    return Index{p.transpose_b ? 64 : 32} * detail::add_rows<Arch>;
+  const auto max_rows = [](const MultiplyAdd& p) {
+    return Index{p.transpose_b ? 64 : 32} * detail::tile_rows<Arch>;
   };  // rows that share one packing of B
   const auto cut = [&](auto&& emit) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       const MultiplyAdd& p = group[i];
-      for (Index m = 0; m < p.c.rows(); m += most_rows(p))
+      for (Index m = 0; m < p.c.rows(); m += max_rows(p))
         for (Index n = 0; n < p.c.cols(); n += columns) emit(Task{static_cast<Index>(i), m, n});
     }
   };
@@ -214,7 +215,7 @@ void grouped_multiply_add(Context& ctx, std::span<const MultiplyAdd> group) {
   ctx.parallel_for(tasks, work, [&](Index i, int worker) {
     const auto& [product, m, n] = list[static_cast<std::size_t>(i)];
     const MultiplyAdd& p = group[static_cast<std::size_t>(product)];
-    const Index rows = std::min(most_rows(p), p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
+    const Index rows = std::min(max_rows(p), p.c.rows() - m), count = std::min(columns, p.c.cols() - n);
     multiply_add<Arch>(p.part(m, rows, n, count), scratch.row_data(worker));
   });
 }

@@ -14,25 +14,25 @@ namespace dsv3::inline DSV3_ISA::train::detail {
 
 /// The engine; multiply_add_bf16.hpp says what it has to have.
 struct TileEngine {
-  static constexpr Index most_rows = 512, most_columns = 1024;
+  static constexpr Index max_rows = 512, max_columns = 1024;
   static constexpr Index depth = 512, panel = 128;  // of the packed blocks: 512 KiB of A, 128 KiB of B
-  static constexpr Index side = kernels::bf16::side, terms = kernels::bf16::depth, tile = kernels::bf16::tile, pair = 2 * side;
+  static constexpr Index side = kernels::bf16::side, terms = kernels::bf16::depth, tile = kernels::bf16::tile_size, pair = 2 * side;
   struct Scratch {
-    alignas(64) std::uint16_t a[most_rows * depth];
+    alignas(64) std::uint16_t a[max_rows * depth];
     alignas(64) std::uint16_t b[panel * depth];
     alignas(64) float sums[pair * pair];
   };
 
   static void multiply_add(const MultiplyAdd& p, Scratch& scratch) {
-    const amx::Tiles session;
+    const amx::TileConfig session;
     const Index rows = p.c.rows(), columns = p.columns();
     const Strided b = p.transpose_b ? as_is(p.b) : transposed(p.b);  // columns as rows
     for (Index k = 0; k < p.depth(); k += depth) {
-      const Index deep = std::min(depth, p.depth() - k), steps = (deep + terms - 1) / terms;
-      pack<true>(part(p.a, 0, k), rows, deep, scratch.a);
+      const Index depth_here = std::min(depth, p.depth() - k), steps = (depth_here + terms - 1) / terms;
+      pack<true>(part(p.a, 0, k), rows, depth_here, scratch.a);
       for (Index n0 = 0; n0 < columns; n0 += panel) {
         const Index wide = std::min(panel, columns - n0);
-        pack<false>(part(b, n0, k), wide, deep, scratch.b);
+        pack<false>(part(b, n0, k), wide, depth_here, scratch.b);
         for (Index n = 0; n < wide; n += pair)
           for (Index m = 0; m < rows; m += pair) {
             const amx::Operands o{scratch.a + m * steps * terms, terms, tile, steps * tile, scratch.b + n * steps * terms, steps * tile};
@@ -45,36 +45,36 @@ struct TileEngine {
  private:
   static Strided part(const Strided& m, Index i, Index k) { return {m.data + i * m.row + k * m.col, m.row, m.col}; }
 
-  /// Packs `count` rows of m, `deep` terms each, as tiles: those of 16 rows lie one behind the other. Tiles of A have a row of m in a row,
-  /// those of B, which are transposed, pairs of terms. Zeros pad the last tiles.
+  /// Packs `count` rows of m, `depth_here` terms each, as tiles: those of 16 rows lie one behind the other. Tiles of A have a row of m in a
+  /// row, those of B, which are transposed, pairs of terms. Zeros pad the last tiles.
   template <bool OfA>
-  static void pack(const Strided& m, Index count, Index deep, std::uint16_t* to) {
-    const Index steps = (deep + terms - 1) / terms;
+  static void pack(const Strided& m, Index count, Index depth_here, std::uint16_t* to) {
+    const Index steps = (depth_here + terms - 1) / terms;
     const auto one = [&](Index i, Index k, auto&& load, bool turn) {
-      kernels::bf16::Square square = load(part(m, i, k), std::min(side, count - i), std::min(terms, deep - k));
+      kernels::bf16::Square square = load(part(m, i, k), std::min(side, count - i), std::min(terms, depth_here - k));
       if (turn) kernels::bf16::transpose(square);
       std::uint16_t* out = to + i * steps * terms + k * side;
       for (Index r = 0; r < side; ++r) _mm512_store_si512(out + r * terms, square.rows[r]);
     };
     if (m.col == 1)
       for (Index i = 0; i < count; i += side)
-        for (Index k = 0; k < deep; k += terms) one(i, k, load_rows, !OfA);
+        for (Index k = 0; k < depth_here; k += terms) one(i, k, load_rows, !OfA);
     else
-      for (Index k = 0; k < deep; k += terms)
+      for (Index k = 0; k < depth_here; k += terms)
         for (Index i = 0; i < count; i += side) one(i, k, load_pairs, OfA);
   }
   /// 16 rows of 32 terms that are adjacent in memory.
-  static kernels::bf16::Square load_rows(const Strided& m, Index count, Index deep) {
+  static kernels::bf16::Square load_rows(const Strided& m, Index count, Index depth_here) {
     kernels::bf16::Square square;
     for (Index i = 0; i < side; ++i)
-      square.rows[i] = i < count ? kernels::bf16::load_bf16(m.data + i * m.row, deep) : _mm512_setzero_si512();
+      square.rows[i] = i < count ? kernels::bf16::load_bf16(m.data + i * m.row, depth_here) : _mm512_setzero_si512();
     return square;
   }
   /// 16 pairs of terms of 16 rows that are adjacent in memory.
-  static kernels::bf16::Square load_pairs(const Strided& m, Index count, Index deep) {
+  static kernels::bf16::Square load_pairs(const Strided& m, Index count, Index depth_here) {
     kernels::bf16::Square square;
     const __mmask16 lanes = kernels::bf16::first_lanes(count);
-    const auto load = [&](Index k) { return k < deep ? _mm512_maskz_loadu_ps(lanes, m.data + k * m.col) : _mm512_setzero_ps(); };
+    const auto load = [&](Index k) { return k < depth_here ? _mm512_maskz_loadu_ps(lanes, m.data + k * m.col) : _mm512_setzero_ps(); };
     for (Index i = 0; i < side; ++i) square.rows[i] = kernels::bf16::bf16_pairs(load(2 * i), load(2 * i + 1));
     return square;
   }
@@ -85,7 +85,7 @@ struct TileEngine {
     float* c = p.c.row_data(m) + n;
     const bool overwrite = p.overwrite && k == 0;
     if (p.scaled()) {
-      constexpr Index at_once = add_depth / terms;
+      constexpr Index at_once = block_depth / terms;
       for (Index s = 0; s < steps; s += at_once) {
         const amx::Operands block{o.a + s * tile, o.a_row, o.a_step, o.a_stride, o.b + s * tile, o.b_stride};
         multiply<false>(block, rows, columns, std::min(at_once, steps - s), sums, pair);

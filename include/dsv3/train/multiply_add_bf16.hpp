@@ -13,7 +13,7 @@ namespace detail {
 
 // An engine is a type with
 // - Scratch, memory of a worker;
-// - multiply_add(p, scratch): one product on the calling thread, with at most most_rows rows and most_columns columns.
+// - multiply_add(p, scratch): one product on the calling thread, with at most max_rows rows and max_columns columns.
 
 /// Every product of the group, in one parallel loop.
 template <class Engine>
@@ -24,7 +24,7 @@ void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
   };
   Index work = 0;
   for (const MultiplyAdd& p : group) work += p.c.size() * p.depth();
-  Index rows = Engine::most_rows, columns = Engine::most_columns;
+  Index rows = Engine::max_rows, columns = Engine::max_columns;
   const auto cut = [&](auto&& emit) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       const auto along = [](Index n, Index step, auto&& f) {
@@ -74,7 +74,7 @@ void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group)
     grouped_multiply_add<Arch>(ctx, group);
   } else {
 #if defined(DSV3_HAS_AMX) && defined(DSV3_HAS_BF16_TILES)
-    if (amx::ready()) return detail::grouped_multiply_add_by<detail::TileEngine>(ctx, group);
+    if (amx::available()) return detail::grouped_multiply_add_by<detail::TileEngine>(ctx, group);
 #endif
 #ifdef __AVX512BF16__
     detail::grouped_multiply_add_by<detail::PairEngine>(ctx, group);

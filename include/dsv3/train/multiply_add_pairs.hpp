@@ -19,7 +19,7 @@ inline constexpr bool has_bf16_pairs =
     false;
 #endif
 
-inline constexpr Index pair_depth = add_depth, pair_rows = 384, pair_columns = 64;  // block sizes: 96 KiB of A, 16 KiB of B
+inline constexpr Index pair_depth = block_depth, pair_rows = 384, pair_columns = 64;  // block sizes: 96 KiB of A, 16 KiB of B
 
 #ifdef __AVX512BF16__
 
@@ -52,7 +52,7 @@ inline void pack_along(const float* m, Index ldm, Index depth, Index count, std:
 }
 
 /// to[k / 2][i] = (m[i][k], m[i][k + 1]): pack_along(), transposed.
-inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
+inline void pack_along_transposed(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
   const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                                             _mm512_set1_epi32(static_cast<int>(ldto)));
   for (Index i = 0; i < count; ++i, m += ldm)
@@ -68,13 +68,13 @@ inline void pack_turned(const float* m, Index ldm, Index depth, Index count, std
 template <int M, int V>
 void tile_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::uint32_t* b, Index pairs, float* c, Index ldc, Index columns,
                 bool overwrite, const BlockScales& scales) {
-  const bool fresh = overwrite || scales.a != nullptr;
+  const bool from_zero = overwrite || scales.a != nullptr;
   __m512 sum[M][V];
   __mmask16 lanes[V];
   simd::unroll<V>([&](auto v) __attribute__((always_inline)) { lanes[v] = first_lanes(columns - 16 * v); });
   simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
     simd::unroll<V>([&](auto v) __attribute__((always_inline)) {
-      sum[m][v] = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], c + m * ldc + 16 * v);
+      sum[m][v] = from_zero ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes[v], c + m * ldc + 16 * v);
     });
   });
   for (Index k = 0; k < pairs; ++k, a += a_pair, b += pair_columns) {
@@ -118,7 +118,7 @@ void rows_pairs(const std::uint32_t* a, Index a_row, Index a_pair, const std::ui
 
 /// The engine; multiply_add_bf16.hpp says what it has to have.
 struct PairEngine {
-  static constexpr Index most_rows = pair_rows, most_columns = 8 * pair_columns;
+  static constexpr Index max_rows = pair_rows, max_columns = 8 * pair_columns;
   struct Scratch {
     alignas(64) std::uint32_t a[pair_depth / 2 * pair_rows];
     alignas(64) std::uint32_t b[pair_depth / 2 * pair_columns];
@@ -130,17 +130,17 @@ struct PairEngine {
     const bool along = p.a.col == 1;  // A is not transposed
     const Index a_row = along ? pair_depth / 2 : 1, a_pair = along ? 1 : pair_rows;
     for (Index k = 0; k < depth; k += pair_depth) {
-      const Index deep = std::min(pair_depth, depth - k), pairs = (deep + 1) / 2;
+      const Index depth_here = std::min(pair_depth, depth - k), pairs = (depth_here + 1) / 2;
       if (along)
-        pack_along(p.a.data + k, p.a.row, deep, rows, packed_a, a_row);
+        pack_along(p.a.data + k, p.a.row, depth_here, rows, packed_a, a_row);
       else
-        pack_across(p.a.data + k * p.a.col, p.a.col, deep, rows, packed_a, a_pair);
+        pack_across(p.a.data + k * p.a.col, p.a.col, depth_here, rows, packed_a, a_pair);
       for (Index n = 0; n < columns; n += pair_columns) {
         const Index count = std::min(pair_columns, columns - n);
         if (p.transpose_b)
-          pack_turned(p.b.row_data(n) + k, p.b.outerStride(), deep, count, packed_b, pair_columns);
+          pack_along_transposed(p.b.row_data(n) + k, p.b.outerStride(), depth_here, count, packed_b, pair_columns);
         else
-          pack_across(p.b.row_data(k) + n, p.b.outerStride(), deep, count, packed_b, pair_columns);
+          pack_across(p.b.row_data(k) + n, p.b.outerStride(), depth_here, count, packed_b, pair_columns);
         const auto run = [&]<int V>(std::integral_constant<int, V>, Index from) {
           rows_pairs<V>(packed_a, a_row, a_pair, packed_b + from, pairs, p.c.row_data(0) + n + from, p.c.outerStride(), rows, count - from,
                         p.overwrite && k == 0, block_scales(p, k).at(0, n + from));

@@ -23,7 +23,7 @@ inline void score_backward(const router::Softmax&, std::span<const float> s, std
 template <class ScoreFunction, class GroupScore>
 void route_backward(const router::TopK<ScoreFunction, GroupScore>&, const router::Config& config, std::span<const float> logits,
                     std::span<const int> experts, std::span<const float> dgates, std::span<float> dlogits) {
-  std::array<float, router::most_experts> score_buffer, gradient_buffer;
+  std::array<float, router::max_experts> score_buffer, gradient_buffer;
   const auto s = std::span(score_buffer).first(logits.size()), ds = std::span(gradient_buffer).first(logits.size());
   ScoreFunction::scores(logits, s);
   std::fill(ds.begin(), ds.end(), 0.0f);
@@ -48,8 +48,8 @@ double balance_backward(const router::TopK<ScoreFunction, GroupScore>&, const ro
   const auto experts = static_cast<std::size_t>(config.experts);
   const Index rows = logits.rows();
   if (rows == 0) return 0;
-  std::array<float, router::most_experts> score_buffer, gradient_buffer;
-  std::array<int, router::most_choices> chosen;
+  std::array<float, router::max_experts> score_buffer, gradient_buffer;
+  std::array<int, router::max_choices> chosen;
   std::vector<double> f(experts), mean(experts);
   const auto s = std::span(score_buffer).first(experts), ds = std::span(gradient_buffer).first(experts);
   const auto scores = [&](Index t) {

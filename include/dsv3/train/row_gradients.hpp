@@ -64,16 +64,16 @@ concept TrainableActivation = requires(const A& a, simd::Floats<simd::DefaultArc
 };
 
 /// Backward of the rotation: rotates the rows of dx back, in place. A row has `heads` vectors of rotation.dim() floats at a stride of
-/// `apart` floats. Row i is at position `first + i`.
+/// `head_stride` floats. Row i is at position `first + i`.
 template <class Rotation>
-void rotate_back(Context& ctx, const Rotation& rotation, Index first, MatrixView<float> dx, Index heads, Index apart) {
+void rotate_back(Context& ctx, const Rotation& rotation, Index first, MatrixView<float> dx, Index heads, Index head_stride) {
   auto scope = ctx.scratch();
   auto angles = scope.template matrix<float>(ctx.workers(), rotation.dim());
   ctx.parallel_for(dx.rows(), dx.rows() * heads * rotation.dim() * 4, [&](Index i, int worker) {
     float* cos_sin = angles.row_data(worker);
     rotation.angles(first + i, cos_sin);
     for (Index j = 1; j < rotation.dim(); j += 2) cos_sin[j] = -cos_sin[j];
-    for (Index h = 0; h < heads; ++h) rotation.apply(dx.row_data(i) + h * apart, cos_sin, dx.row_data(i) + h * apart);
+    for (Index h = 0; h < heads; ++h) rotation.apply(dx.row_data(i) + h * head_stride, cos_sin, dx.row_data(i) + h * head_stride);
   });
 }
 

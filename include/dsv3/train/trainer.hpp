@@ -15,7 +15,7 @@ struct TrainerOptions {
   BiasStep bias_step = BiasStep::as_is;
   Keep keep{};            ///< what forward keeps for backward
   Index micro_batch = 0;  ///< samples per pass; 0: the whole batch
-  int most_skipped = 10;  ///< steps in a row without a finite loss or norm, after which training stops
+  int max_skipped = 10;   ///< steps in a row without a finite loss or norm, after which training stops
 };
 
 /// What may differ from step to step.
@@ -43,7 +43,7 @@ class Trainer {
         passes_(model, options.keep),
         optimizer_(parameters_, options.adamw) {}
 
-  /// One step on a batch. Throws: Error if the batch has no target or after most_skipped skipped steps in a row, and what Backpropagation
+  /// One step on a batch. Throws: Error if the batch has no target or after max_skipped skipped steps in a row, and what Backpropagation
   /// throws.
   StepReport step(Context& ctx, std::span<const Sample> batch, const StepSettings& settings) {
     StepReport report;
@@ -52,7 +52,7 @@ class Trainer {
     report.clip_factor = clip_factor(report.gradient_norm, options_.clip);
     report.skipped = !std::isfinite(report.losses.total) || !std::isfinite(report.gradient_norm);
     skipped_ = report.skipped ? skipped_ + 1 : 0;
-    require(skipped_ < options_.most_skipped, "train: the loss (", report.losses.total, ") or the norm of the gradients (",
+    require(skipped_ < options_.max_skipped, "train: the loss (", report.losses.total, ") or the norm of the gradients (",
             report.gradient_norm, ") was not finite in ", skipped_, " steps in a row; the weights are those before them");
     if (report.skipped) return report;
     optimizer_.step(ctx, parameters_, gradients_, settings.learning_rate, report.clip_factor);
