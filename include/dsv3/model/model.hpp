@@ -98,8 +98,7 @@ class Model {
   void embed(std::span<const int> ids, MatrixView<float> e) const;
 
   /// MTP module k (from 0) on the next positions of its sequences: ids are the tokens k + 1 places after those positions, h [sum of ids, W]
-  /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, W] this depth's states, overwritten; it may be h.
-  /// States are those before or after shared_head.norm, as P::mtp_output says.
+  /// the states of the previous depth (for k = 0 what forward() gave), out [sum of ids, W] this depth's (P::mtp_output); it may be h.
   /// Throws: as forward(), and if there is no such module.
   template <Tape T = NoTape>
   void mtp_forward(Context& ctx, Index k, std::span<const Sequence> batch, ConstMatrixView<float> h, MatrixView<float> out, T& tape) const;
@@ -203,9 +202,6 @@ Model<P>::Model(const Config& config)
       head_{config.tie_word_embeddings ? 0 : config.vocab_size, config.hidden_size} {
   require(width() >= config.hidden_size && Block::width(config) == width(), "Model: P::Residual has a stream of ", width(),
           " columns, P::Block works on ", Block::width(config), ", the hidden size is ", config.hidden_size);
-  require(P::mtp_output == MtpOutput::before_head_norm || width() == config.hidden_size,
-          "Model: P::mtp_output is after_head_norm, whose output has ", config.hidden_size, " columns, but P::Residual has a stream of ",
-          width());
   for (Index i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, i);
   for (Index k = 0; k < config.num_nextn_predict_layers; ++k) mtp_.emplace_back(config, config.num_hidden_layers + k);
 }

@@ -153,6 +153,9 @@ const Config& checked_config(const Config& c) {
                  halves = std::is_same_v<typename P::RopePairing, rope::Halves>;
   require(c.rope_interleave ? !halves : !neighbours, "Model: rope_interleave: the configuration pairs ",
           c.rope_interleave ? "neighbouring channels" : "halves of the channels", ", this policy does not");
+  if constexpr (P::mtp_output == MtpOutput::after_head_norm)
+    require(P::template Residual<P>::width(c) == c.hidden_size, "Model: P::mtp_output is after_head_norm, whose output has ", c.hidden_size,
+            " columns, but P::Residual has a stream of ", P::template Residual<P>::width(c));
   return c;
 }
 
