@@ -43,7 +43,7 @@ class ThreadPool {
 
   int workers() const { return workers_; }
 
-  void run(Index tasks, TaskRef f) {
+  void run(Index tasks, TaskRef f) const {
     if (tasks == 1 || workers_ == 1 || tasks > most_tasks || busy_.exchange(true, std::memory_order_acquire)) return Serial{}.run(tasks, f);
     task_ = &f;
     tasks_ = tasks;
@@ -83,7 +83,7 @@ class ThreadPool {
   }
 
   /// Runs the next task of the current loop, if one is left.
-  bool take_task(int worker) {
+  bool take_task(int worker) const {
     std::uint64_t loop = loop_.load(std::memory_order_acquire);
     do {
       if (loop % one_loop == 0) return false;
@@ -116,14 +116,15 @@ class ThreadPool {
   }
 
   int workers_;
-  const TaskRef* task_ = nullptr;
-  Index tasks_ = 0;
-  std::exception_ptr thrown_;
-  std::mutex mutex_;  // of thrown_
-  std::atomic<bool> busy_ = false;
-  std::atomic<int> sleeping_ = 0;
-  alignas(64) std::atomic<std::uint64_t> loop_ = 0;  // number of the loop * 2^32 + tasks that are left
-  alignas(64) std::atomic<Index> done_ = 0;
+  // run() is const, as it is for other executors: threads may share a pool.
+  mutable const TaskRef* task_ = nullptr;
+  mutable Index tasks_ = 0;
+  mutable std::exception_ptr thrown_;
+  mutable std::mutex mutex_;  // of thrown_
+  mutable std::atomic<bool> busy_ = false;
+  mutable std::atomic<int> sleeping_ = 0;
+  alignas(64) mutable std::atomic<std::uint64_t> loop_ = 0;  // number of the loop * 2^32 + tasks that are left
+  alignas(64) mutable std::atomic<Index> done_ = 0;
   std::vector<std::jthread> threads_;  // last: they use the others
 };
 
