@@ -47,7 +47,7 @@ void check_adamw(const std::string& prefix) {
   const Index n = gradients.cols();
   double worst = 0;
   for (Index s = 0; s < gradients.rows(); ++s) {
-    g.clear();
+    g.clear(ctx);
     std::copy_n(gradients.row(s).data(), n, g.values().data() + one.place);
     adamw.step(ctx, *one.parameters, g, rates.data()[s]);
     // A step is at most about lr (1 + |w| decay) / (1 - beta1): its relative error is a few eps, and a weight's rounding half an ulp, each

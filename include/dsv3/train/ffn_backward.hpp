@@ -31,10 +31,8 @@ void backward_group(const B& b, std::span<const FfnGradient<GatedFfn<P>>> jobs) 
   Context& ctx = b.ctx;
   auto scope = ctx.scratch();
   const auto n = std::ssize(jobs);
-  Index rows = 0, inner = 0;
-  for (const auto& job : jobs) rows += job.x.rows(), inner = std::max(inner, job.gate.cols());
-  auto all_dgate = scope.template matrix<float>(rows, inner), all_dup = scope.template matrix<float>(rows, inner),
-       all_h = scope.template matrix<float>(rows, inner);
+  Index rows = 0, values = 0;
+  for (const auto& job : jobs) rows += job.x.rows(), values += job.gate.size();
   struct Part {
     MatrixView<float> dgate, dup, h;
   };
@@ -43,13 +41,13 @@ void backward_group(const B& b, std::span<const FfnGradient<GatedFfn<P>>> jobs) 
   const auto down = scope.template array<InputGradient<View>>(n);
   for (std::size_t i = 0, row = 0; i < jobs.size(); ++i) {
     const auto& job = jobs[i];
-    const auto cut = [&](const auto& m) { return m.slice(static_cast<Index>(row), job.x.rows()).columns(0, job.gate.cols()); };
-    std::construct_at(&parts[i], Part{cut(all_dgate), cut(all_dup), cut(all_h)});
+    const auto take = [&] { return scope.template matrix<float>(job.x.rows(), job.gate.cols()); };
+    std::construct_at(&parts[i], Part{take(), take(), take()});
     std::construct_at(&down[i], InputGradient<View>{job.dy, job.ffn->down_proj().weight(), parts[i].dgate});
     for (Index t = 0; t < job.x.rows(); ++t) owner[row++] = {static_cast<int>(i), static_cast<int>(t)};
   }
   input_gradients<P>(ctx, down);
-  ctx.parallel_for(rows, rows * inner * 24, [&](Index row, int) {
+  ctx.parallel_for(rows, values * 24, [&](Index row, int) {
     const auto [i, t] = owner[static_cast<std::size_t>(row)];
     const auto& job = jobs[static_cast<std::size_t>(i)];
     const Part& part = parts[static_cast<std::size_t>(i)];
