@@ -31,7 +31,7 @@ constexpr const char* usage =
     "                            template, else plain\n"
     "  --context N               most tokens of prompt and answer (default: the model's, at most 8192)\n"
     "  --max-new N               most tokens of an answer (default: what the context leaves)\n"
-    "  --sequences N             answers computed at once (default 16)\n"
+    "  --sequences N             answers computed at once (default 32)\n"
     "  --queue N                 answers that wait besides (default 256); more get status 429\n"
     "  --cache-tokens N          room of all caches together (default: 4 contexts)\n"
     "  --step-tokens N           most tokens of one pass over the weights (default 512)\n"
@@ -54,7 +54,7 @@ dsv3::SchedulerOptions scheduler_options(const cli::Args& args, const dsv3::Conf
   constexpr Index most = Index{1} << 30;
   dsv3::SchedulerOptions o;
   o.max_tokens = args.number<Index>("--context", std::min<Index>(config.max_position_embeddings, 8192), 16, most);
-  o.max_sequences = args.number<Index>("--sequences", 16, 1, 4096);
+  o.max_sequences = args.number<Index>("--sequences", 32, 1, 4096);
   o.max_queue = args.number<Index>("--queue", 256, 1, 1 << 20);
   o.cache_tokens = args.number<Index>("--cache-tokens", 4 * o.max_tokens, o.max_tokens, most);
   o.depth = args.number<Index>("--drafts", 0, 0, 16);
