@@ -30,7 +30,7 @@ void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
       const auto along = [](Index n, Index step, auto&& f) {
         for (Index at = 0; at < n; at += step) f(at);
       };
-      const auto [m, n] = std::pair{group[i].c.rows(), group[i].c.cols()};
+      const Index m = group[i].c.rows(), n = group[i].c.cols();
       const auto product = static_cast<Index>(i);
       if (m > n)  // parts that share a piece of the larger operand are neighbours, so that it is read from memory once
         along(m, rows, [&](Index row) { along(n, columns, [&](Index column) { emit(Task{product, row, column}); }); });
