@@ -68,9 +68,10 @@ class Recaller {
   struct Recall {
     double found = 0, nats = 0;  ///< share of values that are the most likely token; mean of -log p(value)
   };
-  /// Asks for needles anywhere from `depth` to `depth` + `band`, as any program does that generates text.
+  /// Asks for needles anywhere from `depth` to `depth` + `band`, as any program does that generates text. Every length and depth has texts
+  /// of its own, the same for all models.
   Recall recall(Index length, double depth, double band, Index samples) {
-    Draw draw(7);
+    Draw draw(static_cast<std::uint64_t>(1000 * length + std::lround(100 * depth)));
     Recall sum;
     for (Index i = 0; i < samples; ++i) {
       std::vector<int> ids(static_cast<std::size_t>(length));
@@ -106,8 +107,7 @@ inline void context(const Setting& s) {
   table.columns.push_back("nats");
   std::vector<std::vector<double>> map;
   std::vector<std::string> map_rows, map_columns;
-  for (Index d = 0; d < bands; ++d)
-    map_columns.push_back(std::to_string(100 * d / bands) + "-" + std::to_string(100 * (d + 1) / bands) + "%");
+  for (Index d = 0; d < bands; ++d) map_columns.push_back(std::to_string(100 * d / bands) + "-" + std::to_string(100 * (d + 1) / bands));
   const auto measure = [&](const std::string& name, Recaller& model, bool draws) {
     std::vector<nlohmann::json> row{name};
     double nats = 0;
@@ -159,7 +159,8 @@ inline void context(const Setting& s) {
   unscaled.learn_from(third);
   measure("the same weights, no YaRN", unscaled, false);
   s.results.write(table);
-  s.results.plot(cli::heat_map("Needles found by length of the text and depth of the needle", map_rows, map_columns, map, 0, 1));
+  s.results.plot(cli::heat_map("Needles found by length of the text and depth of the needle, in percent of the text", map_rows, map_columns,
+                               map, 0, 1));
 }
 
 }  // namespace laboratory::inline DSV3_ISA
