@@ -39,7 +39,7 @@ ResponseWriter::ResponseWriter(const Service& service, const ApiRequest& request
       answers_(answers) {
   for (std::size_t i = 0; i < answers; ++i) {
     answers_[i].parser = dsv3::ChatParser(request.starts_thinking, request.calls);
-    if (!request.prefill.empty()) answers_[i].parser.push(request.prefill);
+    if (!request.prefill.empty()) (void)answers_[i].parser.push(request.prefill);  // the client has it
     if (!request.echo.empty()) answers_[i].text = request.echo[i / static_cast<std::size_t>(request.best_of)];
   }
 }
