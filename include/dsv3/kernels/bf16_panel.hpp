@@ -1,6 +1,8 @@
 // Floor 3. A panel of bf16 products: a few units of weight rows times all rows of activations, in an order that keeps tiles in cache.
 #pragma once
 
+#include <cassert>
+
 #include "dsv3/kernels/bf16_amx.hpp"
 #include "dsv3/kernels/bf16_dots.hpp"
 
