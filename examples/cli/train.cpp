@@ -70,10 +70,10 @@ struct Plan {
 
   /// Samples of a step.
   dsv3::Index batch(dsv3::Index step) const {
-    const dsv3::Index most = batch_tokens / context;
-    if (!report) return most;
+    const dsv3::Index full = batch_tokens / context;
+    if (!report) return full;
     const double share = dsv3::train::report_batch_size(static_cast<double>(steps) / report_tokens).at(static_cast<double>(step)) / 15360;
-    return std::max<dsv3::Index>(1, std::llround(static_cast<double>(most) * share));
+    return std::max<dsv3::Index>(1, std::llround(static_cast<double>(full) * share));
   }
 
   /// Settings without which a run does not go on bit for bit.

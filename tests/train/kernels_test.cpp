@@ -8,17 +8,13 @@
 #include "support/oracle.hpp"
 #include "support/sanitized.hpp"
 #include "support/threads.hpp"
+#include "support/wide.hpp"
 
 using namespace test;
 
 namespace {
 
 using Arch = simd::DefaultArch;
-using Double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-Double wide(const Matrix<float>& m) { return m.cast<double>(); }
-
-constexpr double epsilon = 0x1p-24;
 
 }  // namespace
 

@@ -3,17 +3,13 @@
 #include "dsv3/train/multiply_add_bf16.hpp"
 #include "support/oracle.hpp"
 #include "support/threads.hpp"
+#include "support/wide.hpp"
 
 using namespace test;
 
 namespace {
 
 using Arch = simd::DefaultArch;
-using Double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-Double wide(const Matrix<float>& m) { return m.cast<double>(); }
-
-constexpr double epsilon = 0x1p-24;
 
 /// The largest difference, in units of epsilon times the largest value that the sums could have had.
 double error(const Matrix<float>& found, const Double& expected, const Double& magnitude) {
@@ -150,11 +146,11 @@ void check_scaled_products(F&& multiply_all) {
 
 TEST_CASE("the same with operands rounded to bf16, and with scales") {
   const auto chosen = [](Context& ctx, std::span<const train::MultiplyAdd> group) { train::grouped_multiply_add_bf16<Arch>(ctx, group); };
-  check_rounded_products(chosen, [](const Matrix<float>& m) { return train::detail::has_bf16_pairs<Arch> ? rounded(m) : m; });
+  check_rounded_products(chosen, [](const Matrix<float>& m) { return kernels::has_bf16_tiles<Arch> ? rounded(m) : m; });
   check_scaled_products(chosen);
 }
 
-#ifdef __AVX512BF16__
+#ifdef DSV3_HAS_BF16_TILES
 TEST_CASE("so does each engine") {
   const auto check = []<class Engine>(Engine) {
     const auto multiply_all = [](Context& ctx, std::span<const train::MultiplyAdd> group) {

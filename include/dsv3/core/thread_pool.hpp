@@ -1,8 +1,8 @@
 // Floor 0. An executor with threads of its own, for many short loops and for processors that other programs use as well.
 //
 // The calling thread takes tasks too, and waits only for tasks that a thread has begun. So a loop is done even if the system gives no
-// processor to the other threads in time; OpenMP's loops wait for every thread. Idle threads look for the next loop for a few
-// microseconds, then sleep.
+// processor to the other threads in time; OpenMP's loops wait for every thread. Idle threads look for the next loop for a while, then
+// sleep.
 #pragma once
 
 #ifdef __linux__
@@ -13,6 +13,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -33,18 +34,13 @@ class ThreadPool {
     require(threads >= 1, "ThreadPool: expected at least 1 thread, got ", threads);
     for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker](std::stop_token stop) { work(worker, stop); });
   }
-  ~ThreadPool() {
-    for (auto& t : threads_) t.request_stop();
-    loop_.fetch_add(one_loop);  // none left to take, but a change, which wakes sleepers
-    loop_.notify_all();
-  }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int workers() const { return workers_; }
 
   void run(Index tasks, TaskRef f) const {
-    if (tasks == 1 || workers_ == 1 || tasks > most_tasks || busy_.exchange(true, std::memory_order_acquire)) return Serial{}.run(tasks, f);
+    if (tasks == 1 || workers_ == 1 || tasks > max_tasks || busy_.exchange(true, std::memory_order_acquire)) return Serial{}.run(tasks, f);
     task_ = &f;
     tasks_ = tasks;
     done_.store(0, std::memory_order_relaxed);
@@ -62,8 +58,8 @@ class ThreadPool {
 
  private:
   static constexpr std::uint64_t one_loop = std::uint64_t{1} << 32;
-  static constexpr Index most_tasks = (Index{1} << 31) - 1;
-  static constexpr int spins = 2000;  ///< pauses before a thread sleeps or yields: tens of microseconds
+  static constexpr Index max_tasks = (Index{1} << 31) - 1;
+  static constexpr int spins = 2000;  // before a thread sleeps or yields; a pause takes 40 to 140 cycles
 
   static int processors() {
 #ifdef __linux__
@@ -100,6 +96,11 @@ class ThreadPool {
   }
 
   void work(int worker, const std::stop_token& stop) {
+    // Also if the constructor throws: a jthread that ends must find its thread awake.
+    const std::stop_callback wake(stop, [this] {
+      loop_.fetch_add(one_loop);  // no tasks, but a change, which wakes sleepers
+      loop_.notify_all();
+    });
     for (int idle = 0; !stop.stop_requested();) {
       if (take_task(worker)) {
         idle = 0;

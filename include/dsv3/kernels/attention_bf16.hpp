@@ -90,7 +90,7 @@ class TiledAttention {
     }
   }
 
-  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the block after it:
+  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the whole block after it:
   /// memory-bound steps take less time if it is prefetched while this one is computed.
   template <class T>
   void add(const KeysValuesOf<T>& kv, Index first, const KeysValuesOf<T>& next = {}) {
@@ -106,7 +106,7 @@ class TiledAttention {
     // A weight of 0 hides a value from the rows that must not see it, unless 0 times the value is NaN: then each row is multiplied alone,
     // by the values that it sees.
     const bool alone = hidden && !all_finite(kv.v);
-    const bool ahead = next.v.rows() == attention_block;
+    const bool ahead = next.v.rows() > 0;
     if (ahead) prefetch_rows(next.k_pe.data(), attention_block, shape_.r, next.k_pe.outerStride());
     for (Index c = 0; c < shape_.v; c += columns) {
       const auto v = kv.v.columns(c, std::min(columns, shape_.v - c));

@@ -126,7 +126,7 @@ requires(!decodes_groups<V, Arch>) class WeightConverter<Arch, V> {
  public:
   void start(const Unit<V>& unit, Index column, ConvertedWeights& out, Scales& scales) {
     w_ = {&unit.first, &unit.second};
-    apart_ = unit.rows_to_next, column_ = column, out_ = out.tiles.data(), row_ = 0;
+    rows_to_next_ = unit.rows_to_next, column_ = column, out_ = out.tiles.data(), row_ = 0;
     read_scales(unit, column, scales);
   }
   bool done() const { return row_ == 2 * side; }
@@ -138,7 +138,7 @@ requires(!decodes_groups<V, Arch>) class WeightConverter<Arch, V> {
       if (row_ % side >= w.rows) continue;
       const auto row = row_of(w, row_ % side);
       std::uint16_t* out = out_ + row_ / side * (block * side) + row_ % side * depth;
-      prefetch_values(w, row_ % side, column_, apart_);
+      prefetch_values(w, row_ % side, column_, rows_to_next_);
       for (Index k = 0; k < std::min(block, w.cols - column_); k += 2 * depth) {
         const Index at = column_ + k;
         const auto values = in_order(order_of<V>, load_values<Arch>(w, row, at), load_values<Arch>(w, row, at + depth));
@@ -151,7 +151,7 @@ requires(!decodes_groups<V, Arch>) class WeightConverter<Arch, V> {
  private:
   std::array<const V*, 2> w_;
   std::uint16_t* out_;
-  Index apart_, column_, row_;
+  Index rows_to_next_, column_, row_;
 };
 
 /// Adds scale * c to a tile of sums.
@@ -194,7 +194,7 @@ struct PendingProducts {
 template <class Arch, ElementView V, class Finish>
 void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const Unit<V>> units, Index sum_stride, Scratch& scratch,
                               Finish&& finish) {
-  constexpr int most_slices = block / scaled_columns<V>;  // slices of a block of columns are scaled one by one
+  constexpr int max_slices = block / scaled_columns<V>;  // slices of a block of columns are scaled one by one
   const Index tiles = part.end - part.begin, pairs = (tiles + 1) / 2, blocks = part.last - part.first;
   const Index count = static_cast<Index>(units.size()), x_stride = side * padded(x.cols), cols = units.front().first.cols;
   const auto converted = [&](Index n) -> ConvertedWeights& { return scratch.converted[static_cast<std::size_t>(n % 2)]; };
@@ -215,7 +215,7 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
   for (start(0); !converter.done();) converter.template convert_rows<2>();
   for (Index n = 0; n < count * blocks; ++n) {
     const Index u = n / blocks, b = part.first + n % blocks;
-    const Index slices = most_slices == 1 ? 1 : ceil_div(std::min(block, cols - b * block), scaled_columns<V>);
+    const Index slices = max_slices == 1 ? 1 : ceil_div(std::min(block, cols - b * block), scaled_columns<V>);
     if (n + 1 < count * blocks) start(n + 1);
     for (Index pair = 0, slice = 0; pair < pairs; slice + 1 < slices ? ++slice : (slice = 0, ++pair)) {
       const Index column = b * block + slice * scaled_columns<V>, steps = ceil_div(std::min(scaled_columns<V>, x.cols - column), depth);
@@ -234,11 +234,11 @@ void AmxEngine::multiply_part(const Packed& x, const Part& part, std::span<const
       if (converter.done())
         run_converting.template operator()<0>();
       else if (pairs == 1)
-        run_converting.template operator()<8 / most_slices>();
+        run_converting.template operator()<8 / max_slices>();
       else if (pairs <= 3)
-        run_converting.template operator()<4 / most_slices>();
+        run_converting.template operator()<4 / max_slices>();
       else
-        run_converting.template operator()<std::max(2 / most_slices, 1)>();
+        run_converting.template operator()<std::max(2 / max_slices, 1)>();
       finish_pending();
       pending = {.sums = scratch.sums.data() + u * sum_stride + pair * 4 * sum_tile_size,
                  .scales = scales(n).of(slice),

@@ -5,7 +5,6 @@
 // adds up the even and the odd ones, then both and the old sum. Its operands and results are zero instead of subnormal.
 #pragma once
 
-#include "dsv3/kernels/bf16_pack.hpp"
 #include "dsv3/train/multiply_add_pairs.hpp"
 
 #if defined(DSV3_HAS_AMX) && defined(DSV3_HAS_BF16_TILES)

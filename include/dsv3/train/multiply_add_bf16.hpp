@@ -18,7 +18,7 @@ namespace detail {
 /// Every product of the group, in one parallel loop.
 template <class Engine>
 void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
-  constexpr Index least = 64;  // smaller parts would spend their time on packing
+  constexpr Index min_part = 64;  // smaller parts would spend their time on packing
   struct Task {
     Index product, row, column;
   };
@@ -44,7 +44,7 @@ void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
     return tasks;
   };
   Index tasks = count();
-  while (ctx.workers() > 1 && tasks < 4 * ctx.workers() && std::max(rows, columns) > least) {
+  while (ctx.workers() > 1 && tasks < 4 * ctx.workers() && std::max(rows, columns) > min_part) {
     (columns >= rows ? columns : rows) /= 2;
     tasks = count();
   }
@@ -70,13 +70,13 @@ void grouped_multiply_add_by(Context& ctx, std::span<const MultiplyAdd> group) {
 /// Every product of the group with operands rounded to bf16, in one parallel loop. Codes of 8-bit floats are exact in bf16.
 template <class Arch = simd::DefaultArch>
 void grouped_multiply_add_bf16(Context& ctx, std::span<const MultiplyAdd> group) {
-  if constexpr (!detail::has_bf16_pairs<Arch>) {
+  if constexpr (!kernels::has_bf16_tiles<Arch>) {
     grouped_multiply_add<Arch>(ctx, group);
   } else {
-#if defined(DSV3_HAS_AMX) && defined(DSV3_HAS_BF16_TILES)
+#ifdef DSV3_HAS_BF16_TILES
+#ifdef DSV3_HAS_AMX
     if (amx::available()) return detail::grouped_multiply_add_by<detail::TileEngine>(ctx, group);
 #endif
-#ifdef __AVX512BF16__
     detail::grouped_multiply_add_by<detail::PairEngine>(ctx, group);
 #endif
   }

@@ -4,31 +4,18 @@
 // of A [rows, depth] stays in L2, blocks of B [depth, columns] stay in L1.
 #pragma once
 
+#include "dsv3/kernels/bf16_pack.hpp"
 #include "dsv3/train/multiply_add.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
 namespace detail {
 
-/// Whether Arch has the dot products of bf16 pairs.
-template <class Arch>
-inline constexpr bool has_bf16_pairs =
-#ifdef __AVX512BF16__
-    std::is_base_of_v<xsimd::avx512f, Arch>;
-#else
-    false;
-#endif
-
 inline constexpr Index pair_depth = block_depth, pair_rows = 384, pair_columns = 64;  // block sizes: 96 KiB of A, 16 KiB of B
 
-#ifdef __AVX512BF16__
+#ifdef DSV3_HAS_BF16_TILES
 
-inline __m512i pairs_of(__m512 even, __m512 odd) {  // 16 pairs (even[i], odd[i])
-  const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(even)));
-  const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(odd)));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-inline __mmask16 first_lanes(Index n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
+using kernels::bf16::bf16_pairs, kernels::bf16::first_lanes;
 
 /// to[k / 2][i] = (m[k][i], m[k + 1][i]) for `depth` rows of m and `count` columns; `to` has row stride `ldto`. Zeros pad an odd depth.
 inline void pack_across(const float* m, Index ldm, Index depth, Index count, std::uint32_t* to, Index ldto) {
@@ -37,7 +24,7 @@ inline void pack_across(const float* m, Index ldm, Index depth, Index count, std
       const __mmask16 lanes = first_lanes(count - i);
       const __m512 even = _mm512_maskz_loadu_ps(lanes, m + k * ldm + i);
       const __m512 odd = k + 1 < depth ? _mm512_maskz_loadu_ps(lanes, m + (k + 1) * ldm + i) : _mm512_setzero_ps();
-      _mm512_mask_storeu_epi32(to + i, lanes, pairs_of(even, odd));
+      _mm512_mask_storeu_epi32(to + i, lanes, bf16_pairs(even, odd));
     }
 }
 
