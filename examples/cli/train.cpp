@@ -43,6 +43,7 @@ constexpr const char* usage =
     "  --compute C        exact (default: float32, the same bits for any number of threads and any cut into passes), bf16\n"
     "                     (products with operands rounded to bf16; weights and sums stay float32) or fp8 (the report's recipe:\n"
     "                     operands in e4m3 with a scale for 1x128 or 128x128, moments of AdamW in bf16)\n"
+    "  --moments M        of AdamW, with --compute bf16: float32 (default) or bf16, as fp8 has them\n"
     "  --save-every N     steps (default: at the end alone); --keep K of them stay (default 2)\n"
     "  --save-as T        float32 (default), bf16 or fp8; the state has the float32 weights in any case\n"
     "  --log-every N      steps between lines (default 10)\n"
@@ -64,6 +65,7 @@ struct Plan {
   double lr, weight_decay, mtp_weight, balance_weight, bias_speed, deviation, average, fim_rate;
   std::uint64_t seed;
   std::string save_as, compute;
+  bool bf16_moments = false;
   dsv3::train::Keep recompute;
 
   static constexpr double report_tokens = 14.8e12;  // of the report's pre-training; its lengths in tokens become shares of the steps
@@ -84,7 +86,8 @@ struct Plan {
     out << "steps " << steps << "\ncontext " << context << "\nbatch-tokens " << batch_tokens << "\nrecipe " << (report ? "report" : "small")
         << "\nlr " << lr << "\nweight-decay " << weight_decay << "\nmtp-weight " << mtp_weight << "\nbalance-weight " << balance_weight
         << "\nbias-speed " << bias_speed << "\naverage " << average << "\nisolate " << isolate << "\nfim-rate " << fim_rate << "\nseed "
-        << seed << "\ncompute " << compute << (recompute.fp8 ? " with an fp8 cache" : "");
+        << seed << "\ncompute " << compute << (recompute.fp8 ? " with an fp8 cache" : "")
+        << (compute == "bf16" && bf16_moments ? "\nmoments bf16" : "");
     for (const auto& file : data) out << "\ndata " << file;
     return out.str();
   }
@@ -135,6 +138,12 @@ Plan read_plan(const cli::Args& args, const dsv3::Config& config) {
   p.compute = args.value("--compute").value_or("exact");
   if (p.compute != "exact" && p.compute != "bf16" && p.compute != "fp8")
     throw cli::UsageError("--compute: expected exact, bf16 or fp8, got '" + p.compute + "'");
+  const std::string moments = args.value("--moments").value_or(p.compute == "fp8" ? "bf16" : "float32");
+  if (moments != "float32" && moments != "bf16") throw cli::UsageError("--moments: expected float32 or bf16, got '" + moments + "'");
+  p.bf16_moments = moments == "bf16";
+  if (p.compute != "bf16" && p.bf16_moments != (p.compute == "fp8"))
+    throw cli::UsageError("--moments: --compute " + p.compute + " has moments in " + (p.bf16_moments ? "float32" : "bf16") +
+                          " alone; only --compute bf16 leaves a choice");
   const std::string recompute = args.value("--recompute").value_or("everything");
   if (recompute == "report")
     p.recompute = dsv3::train::keep::report;
@@ -401,7 +410,7 @@ int DSV3_MAIN(int argc, char** argv) {
         {"--data",           "--valid",     "--out",         "--tokenizer",    "--steps",      "--context",        "--batch-tokens",
          "--micro-tokens",   "--recipe",    "--lr",          "--weight-decay", "--mtp-weight", "--balance-weight", "--bias-speed",
          "--init-deviation", "--average",   "--fim-rate",    "--recompute",    "--compute",    "--save-every",     "--keep",
-         "--save-as",        "--log-every", "--valid-every", "--sample",       "--seed",       "--threads"},
+         "--save-as",        "--log-every", "--valid-every", "--sample",       "--seed",       "--threads",        "--moments"},
         {"--resume", "--isolate"});
     for (const char* needed : {"--data", "--out"})
       if (!args.has(needed)) throw cli::UsageError(std::string(needed) + " is needed");
@@ -422,6 +431,8 @@ int DSV3_MAIN(int argc, char** argv) {
       const auto compute = args.value("--compute").value_or("exact");
       if (compute == "fp8")
         Run<dsv3::train::Fp8Training<P>, dsv3::codec::BFloat16>(args, config, fresh).run();
+      else if (compute == "bf16" && args.value("--moments") == "bf16")
+        Run<dsv3::train::FastTraining<P>, dsv3::codec::BFloat16>(args, config, fresh).run();
       else if (compute == "bf16")
         Run<dsv3::train::FastTraining<P>>(args, config, fresh).run();
       else

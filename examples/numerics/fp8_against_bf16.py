@@ -4,7 +4,8 @@
 python3 examples/numerics/fp8_against_bf16.py DSV3_TRAIN TEXT OUT [--steps 1200] [--seeds 1 2 3] [--jobs 1]
 
 DSV3_TRAIN is the program, TEXT the plays of Shakespeare (1,115,394 characters, .txt or .txt.xz), of which the first 95% are learned. OUT gets the runs,
-OUT/fp8_against_bf16.json and OUT/fp8_against_bf16.txt. Every run has one thread; runs that are there already are not repeated.
+OUT/fp8_against_bf16.json and OUT/fp8_against_bf16.txt. Every run has one thread and keeps the moments of AdamW in bf16; runs that are there already are
+not repeated.
 """
 import argparse
 import array
@@ -42,7 +43,7 @@ def train(program: str, out: pathlib.Path, steps: int, kind: str, seed: int) -> 
     if not lines or json.loads(lines[-1])["step"] != steps:
         command = [program, out / "config.json", "--data", out / "train.txt", "--valid", out / "valid.bin", "--tokenizer", MODEL / "tokenizer.json",
                    "--out", run, "--steps", steps, "--context", 192, "--lr", 2.5e-3, "--weight-decay", 0.3, "--average", 0.99, "--compute", kind,
-                   "--seed", seed, "--valid-every", 200, "--threads", 1]
+                   "--moments", "bf16", "--seed", seed, "--valid-every", 200, "--threads", 1]
         with open(out / f"{kind}-{seed}.txt", "w") as text:
             subprocess.run([str(c) for c in command], stdout=text, stderr=subprocess.STDOUT, check=True)
         lines = log.read_text().splitlines()
