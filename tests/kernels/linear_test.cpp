@@ -13,7 +13,8 @@ namespace {
 using Fp8 = Fp8Block<128, 128>;
 using Sizes = std::vector<std::array<Index, 3>>;  // T, N, K
 
-const Sizes odd_sizes = {{1, 1, 1}, {2, 3, 5}, {3, 37, 300}, {17, 37, 300}, {5, 576, 131}, {1, 129, 257}, {40, 130, 128}, {16, 16, 127}};
+const Sizes odd_sizes = {{1, 1, 1},     {2, 3, 5},      {3, 37, 300},  {17, 37, 300}, {5, 576, 131},
+                         {1, 129, 257}, {40, 130, 128}, {16, 16, 127}, {61, 70, 300}};
 
 Matrix<float> product(Context& ctx, const Matrix<float>& x, const auto& w) {
   Matrix<float> y = Matrix<float>::Constant(x.rows(), weight_rows(w), NAN);  // overwritten, not added to
@@ -75,7 +76,7 @@ TEST_CASE_TEMPLATE("a row has the same bits in any batch", S, F32, Bf16, F16, Fp
   }
   std::vector<Index> batches(40);
   std::iota(batches.begin(), batches.end(), Index{1});
-  batches.push_back(100);
+  batches.insert(batches.end(), {48, 49, 53, 97, 100});
   for (const Index t : batches) {
     CAPTURE(t);
     CHECK(same_bits(product(ctx, x.bottomRows(t), w.view()), y.bottomRows(t)));
@@ -83,10 +84,22 @@ TEST_CASE_TEMPLATE("a row has the same bits in any batch", S, F32, Bf16, F16, Fp
   }
 }
 
+TEST_CASE("NaN and infinity in a row of x or of W reach no other row or column") {
+  Context ctx;
+  Random random;
+  Matrix<float> values = random.matrix(40, 150), x = random.matrix(65, 150);
+  const auto clean = product(ctx, x, Weight<F32>(values).view());
+  values.row(7).setConstant(NAN);
+  x.row(50).setConstant(INFINITY);
+  const auto y = product(ctx, x, Weight<F32>(values).view());
+  for (Index t = 0; t < 65; ++t)
+    for (Index n = 0; n < 40; ++n) CHECK((t == 50 || n == 7 ? !std::isfinite(y(t, n)) : y(t, n) == clean(t, n)));
+}
+
 TEST_CASE("the number of threads changes no bit") {
   Random random;
   const Weight<Fp8> w(random.matrix(1000, 500));
-  for (const Index t : {2, 30}) {
+  for (const Index t : {2, 30, 70}) {
     const Matrix<float> x = random.matrix(t, 500), z = random.matrix(t, 1000);
     Context serial;
     const auto y = product(serial, x, w.view()), u = transposed_product(serial, z, w.view());
@@ -106,7 +119,7 @@ TEST_CASE("products in a group have the bits of each alone") {
   Context ctx;
   Random random;
   const std::array weights = {Weight<Fp8>(random.matrix(130, 200)), Weight<Fp8>(random.matrix(5, 129)), Weight<Fp8>(random.matrix(33, 64))};
-  const Index counts[] = {20, 0, 3};
+  const Index counts[] = {60, 0, 3};
   std::vector<Matrix<float>> x, z, y, u;
   for (std::size_t i = 0; i < 3; ++i) {
     x.push_back(random.matrix(counts[i], weights[i].cols()));

@@ -28,7 +28,7 @@ class Context {
     require(workers_ >= 1, "Context: expected an executor with at least 1 worker, got ", workers_);
   }
 
-  static constexpr Index default_min_parallel_work = Index{1} << 18;  ///< simple operations, a few tens of microseconds
+  static constexpr Index default_min_parallel_work = Index{1} << 14;  ///< simple operations, some microseconds
   static constexpr Index min_batch_work = Index{1} << 14;             ///< simple operations of one batch of tasks, a few microseconds
 
   int workers() const { return workers_; }

@@ -90,7 +90,7 @@ class TiledAttention {
     }
   }
 
-  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the whole block after it:
+  /// Adds a block of keys [first, first + kv.v.rows()), at most attention_block. `next`, if it has rows, is the block after it:
   /// memory-bound steps take less time if it is prefetched while this one is computed.
   template <class T>
   void add(const KeysValuesOf<T>& kv, Index first, const KeysValuesOf<T>& next = {}) {
@@ -112,7 +112,8 @@ class TiledAttention {
       const auto v = kv.v.columns(c, std::min(columns, shape_.v - c));
       if (!alone) {
         pack_values(v, values_, 0, ahead ? next.v.data() + c : nullptr);
-        for (Index i = begin; i < shape_.tiles; i += 2) accumulate_values(i, c, keys, 0, 2 * side);
+        for (Index i = begin; i < shape_.tiles; i += 2)
+          accumulate_values(i, c, keys, 0, (pair(i) - 1) * side + tile_at(i + pair(i) - 1).q.rows());
         continue;
       }
       for (Index i = begin; i < shape_.tiles; ++i)
@@ -179,8 +180,8 @@ class TiledAttention {
     }
   }
 
-  /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1 (rows 0 to 31) by their factors, and adds weights times
-  /// values_, which has columns from c on.
+  /// Multiplies the sums of rows [first_row, last_row) of tiles i and i + 1, whose rows are 0 to 31, by their factors, and adds weights
+  /// times values_, which has columns from c on.
   void accumulate_values(Index i, Index c, Index keys, Index first_row, Index last_row) {
     const Index rows = pair(i), steps = (keys + depth - 1) / depth, last = padded(std::min(shape_.v - c, columns)) / side;
     const auto put = [&](Index t, const float* product) {  // adds two column tiles
@@ -219,9 +220,8 @@ void attend(std::span<const QueryTile> tiles, const Source& source, Index begin,
   for (Index k0 = begin; k0 < end; k0 += attention_block) {
     const Index keys = std::min(attention_block, end - k0);
     if constexpr (Bf16BlockSource<Source>)
-      attention.add(
-          source.bf16_block(k0, keys), k0,
-          k0 + 2 * attention_block <= end ? source.bf16_block(k0 + attention_block, attention_block) : KeysValuesOf<std::uint16_t>{});
+      attention.add(source.bf16_block(k0, keys), k0,
+                    k0 + attention_block < end ? source.bf16_block(k0 + attention_block, attention_block) : KeysValuesOf<std::uint16_t>{});
     else
       attention.add(source.block(k0, keys, scratch + shape.floats()), k0);
   }

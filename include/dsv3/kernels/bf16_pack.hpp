@@ -5,6 +5,7 @@
 
 #include "dsv3/core/workspace.hpp"
 #include "dsv3/kernels/bf16_tile.hpp"
+#include "dsv3/simd/transpose.hpp"
 
 namespace dsv3::inline DSV3_ISA::kernels::bf16 {
 
@@ -31,32 +32,7 @@ struct Packed {
 
 #ifdef DSV3_HAS_BF16_TILES
 
-/// A 16 x 16 matrix of 32-bit elements.
-struct Square {
-  __m512i rows[16];
-};
-
-[[gnu::always_inline]] inline void transpose(Square& square) {
-  __m512i t[16], *r = square.rows;
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-      r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-    }
-  for (int i = 0; i < 4; ++i)
-    for (int j = 0; j < 16; j += 8) {
-      t[j + i] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0x88);
-      t[j + i + 4] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0xdd);
-    }
-  for (int i = 0; i < 8; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-  }
-}
+using simd::Square, simd::transpose;
 
 /// Interleaves numbers First, First + 1, ... and Second, Second + 1, ... of the 64 of a and b, 16 of each.
 template <std::uint16_t First, std::uint16_t Second>

@@ -17,13 +17,22 @@ struct GatedProduct {
 
 namespace detail {
 
-/// Columns [begin, begin + count) of h. `scratch` [T, count]; `decoded` is the `memory` of multiply_weight_rows().
+/// A GatedProduct with its inputs arranged.
+template <WeightView W, class A>
+struct ReadyGatedProduct {
+  Input x, x_up;
+  W gate, up;
+  MatrixView<float> h;
+  [[no_unique_address]] A activation;
+};
+
+/// Columns [begin, begin + count) of h. `gated` [T, count]; `scratch` is that of multiply_weight_rows().
 template <class Arch, WeightView W, class A>
-void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, Index count, float* scratch, float* decoded) {
+void gated_panel(const ReadyGatedProduct<W, A>& p, Index begin, Index count, float* gated, float* scratch) {
   auto h = MatrixView<float>(p.h).columns(begin, count);
-  MatrixView<float> up(scratch, h.rows(), count);
-  multiply_weight_rows<Arch>(p.x, p.gate, begin, count, h.data(), h.outerStride(), decoded);
-  multiply_weight_rows<Arch>(p.x_up, p.up, begin, count, up.data(), count, decoded);
+  MatrixView<float> up(gated, h.rows(), count);
+  multiply_weight_rows<Arch>(p.x, p.gate, begin, count, h.data(), h.outerStride(), scratch);
+  multiply_weight_rows<Arch>(p.x_up, p.up, begin, count, up.data(), count, scratch);
   for (Index t = 0; t < h.rows(); ++t) activate_row<Arch>(h.row_data(t), up.row_data(t), count, h.row_data(t), p.activation);
 }
 
@@ -32,27 +41,27 @@ void gated_panel(const GatedProduct<W, MatrixView<float>, A>& p, Index begin, In
 /// h = activation(x gate^T, x_up up^T) for every network of the group (spec A15), in one parallel loop over the rows of all weights.
 template <class Arch = simd::DefaultArch, WeightView W, GatedActivation A = SwiGlu>
 void grouped_gated_linear(Context& ctx, std::type_identity_t<std::span<const GatedProduct<W, MatrixView<float>, A>>> group) {
-  using P = GatedProduct<W, MatrixView<float>, A>;
-  const auto size = [](const P& p, Index balanced_rows) { return detail::panel_rows(p.x, p.gate, balanced_rows); };
+  using Ready = detail::ReadyGatedProduct<W, A>;
+  const auto size = [](const Ready& p, Index balanced_rows) { return detail::panel_rows<Arch>(p.h.rows(), p.gate, balanced_rows); };
   constexpr Index max_balanced_rows = Index{1} << 40;  // no share is larger: size() gives the largest panel
   auto scope = ctx.scratch();
-  const auto arranged = scope.array<P>(static_cast<Index>(group.size()));
+  const auto ready = scope.array<Ready>(std::ssize(group));
   detail::Arrange<Arch> arrange(ctx, scope);
-  Index scratch = 0, decoded = 0;
+  Index gated = 0, floats = 0;
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto& p = group[i];
     detail::check_product("gated_linear: gate", p.x, p.h, weight_cols(p.gate), weight_rows(p.gate));
     detail::check_product("gated_linear: up", p.x_up, p.h, weight_cols(p.up), weight_rows(p.up));
-    scratch = std::max(scratch, p.x.rows() * std::min(size(p, max_balanced_rows), p.h.cols()));
-    decoded = std::max({decoded, detail::decoded_size(p.x, p.gate), detail::decoded_size(p.x_up, p.up)});
-    std::construct_at(&arranged[i], P{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
+    std::construct_at(&ready[i], Ready{arrange(p.x, p.gate), arrange(p.x_up, p.up), p.gate, p.up, p.h, p.activation});
+    gated = std::max(gated, p.x.rows() * std::min(size(ready[i], max_balanced_rows), p.h.cols()));
+    floats = std::max({floats, detail::linear_scratch<Arch>(p.x.rows(), p.gate), detail::linear_scratch<Arch>(p.x_up.rows(), p.up)});
   }
-  auto up = scope.matrix<float>(ctx.workers(), scratch), memory = scope.matrix<float>(ctx.workers(), decoded);
+  auto up = scope.matrix<float>(ctx.workers(), gated), scratch = scope.matrix<float>(ctx.workers(), floats);
   detail::for_each_panel(
-      ctx, std::span<const P>(arranged), [](const P& p) { return p.x.rows() > 0 ? p.h.cols() : 0; },
-      [](const P& p) { return 2 * p.x.size() * p.h.cols(); }, size,
-      [&](const P& p, Index begin, Index count, int worker) {
-        detail::gated_panel<Arch>(p, begin, count, up.row_data(worker), memory.row_data(worker));
+      ctx, std::span<const Ready>(ready), [](const Ready& p) { return p.h.rows() > 0 ? p.h.cols() : 0; },
+      [](const Ready& p) { return 2 * p.x.x.size() * p.h.cols(); }, size,
+      [&](const Ready& p, Index begin, Index count, int worker) {
+        detail::gated_panel<Arch>(p, begin, count, up.row_data(worker), scratch.row_data(worker));
       });
 }
 

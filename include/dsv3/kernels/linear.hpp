@@ -8,7 +8,7 @@
 #include <span>
 
 #include "dsv3/core/error.hpp"
-#include "dsv3/kernels/decoded.hpp"
+#include "dsv3/kernels/linear_input.hpp"
 #include "dsv3/kernels/panels.hpp"
 #include "dsv3/quant/any_storage.hpp"
 #include "dsv3/simd/math.hpp"
@@ -32,8 +32,8 @@ inline constexpr int max_tile_rows = 4;  // most rows of x in a tile
 // or more, so that starting its streams pays off. A panel that is re-read from cache has about cached_panel_bytes / (rows of x).
 inline constexpr Index min_panel_bytes = 1 << 18, min_transposed_panel_bytes = 1 << 16, cached_panel_bytes = 1 << 19;
 
-// From min_rows_to_decode rows of x on it is faster to decode w once than in every tile. decoded_floats are decoded at a time, so that they
-// stay in L2.
+// From min_rows_to_decode rows of x on it is faster to decode w once than in every tile; decoded_floats are decoded at a time, so that they
+// stay in L2. From min_lanes_rows on linear_lanes() is faster.
 inline constexpr Index min_rows_to_decode = 9, decoded_floats = 1 << 16;
 
 inline constexpr Index max_columns = 512, transposed_rows = 16;  // linear_transposed: most columns of w in a panel; rows of w at a time
@@ -46,42 +46,6 @@ void linear_row_of_tiles(const float* x, Index ldx, const W& w, float* y, Index 
   for (Index n = 0; n < row_distance; ++n) linear_tile<Arch, M, N>(x, ldx, w, n, row_distance, y + n, ldy, ahead);
   for (Index n = row_distance * N; n < w.rows; ++n) linear_tile<Arch, M, 1>(x, ldx, w, n, 1, y + n, ldy, ahead);
 }
-
-/// Gives the x of each product in the order that linear_tile wants for its w: x itself, or a copy in `scope`. Consecutive products with the
-/// same x share the copy.
-template <class Arch>
-class Arrange {
- public:
-  Arrange(Context& ctx, Workspace::Scope& scope) : ctx_(ctx), scope_(scope) {}
-
-  template <WeightView W>
-  ConstMatrixView<float> operator()(ConstMatrixView<float> x, const W& w) {
-    return visit_weight(w, [&]<class V>(const V&) {
-      if constexpr (codec::reorders<group_of<V, Arch>>) {
-        const Source source{x.data(), x.rows(), x.cols(), x.outerStride(), V::Storage::k_block};
-        if (source != last_) {
-          auto y = scope_.matrix<float>(x.rows(), x.cols());
-          ctx_.parallel_for(x.rows(), x.size(), [&](Index t, int) { arrange_row<Arch, V>(x.row_data(t), x.cols(), y.row_data(t)); });
-          last_ = source, arranged_ = y.data();
-        }
-        return ConstMatrixView<float>(arranged_, x.rows(), x.cols());
-      }
-      return x;
-    });
-  }
-
- private:
-  struct Source {
-    const float* x = nullptr;
-    Index rows = 0, cols = 0, stride = 0, block = 0;
-    bool operator==(const Source&) const = default;
-  };
-
-  Context& ctx_;
-  Workspace::Scope& scope_;
-  Source last_;
-  const float* arranged_ = nullptr;
-};
 
 /// All rows of x times all rows of w. The first tile of x reads w from memory and prefetches it; the others find w in cache.
 template <class Arch, ElementView W>
@@ -100,33 +64,38 @@ void linear_panel(ConstMatrixView<float> x, const W& w, float* y, Index ldy) {
 /// Rows of w that are decoded at a time.
 inline Index decoded_rows(Index cols) { return std::max(Index{8}, decoded_floats / std::max(decoded_stride(cols), Index{1}) / 8 * 8); }
 
-/// The same with rows of w decoded into `memory` [decoded_rows(cols), decoded_stride(cols)] first.
+/// The same with rows of w decoded into `scratch` [decoded_rows(cols), decoded_stride(cols)] first.
 template <class Arch, ElementView W>
-void linear_panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, float* memory) {
+void linear_panel_decoded(ConstMatrixView<float> x, const W& w, float* y, Index ldy, float* scratch) {
   for (Index n = 0, count = decoded_rows(w.cols); n < w.rows; n += count) {
-    const auto floats = decode<Arch>(w.slice(n, std::min(count, w.rows - n)), memory, prefetch_bytes * 8 / row_of_t<W>::bits);
+    const auto floats = decode<Arch>(w.slice(n, std::min(count, w.rows - n)), scratch, prefetch_bytes * 8 / row_of_t<W>::bits);
     linear_panel<Arch>(x, floats, y + n, ldy);
   }
 }
 
-/// Whether rows of w are decoded first: for many rows of x, unless they are floats already.
+/// Whether rows of w are decoded first, unless they are floats already.
 template <WeightView W>
-bool decodes_first(ConstMatrixView<float> x, const W& w) {
-  return x.rows() >= min_rows_to_decode && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
+bool decodes_first(Index rows, const W& w) {
+  return rows >= min_rows_to_decode && visit_weight(w, []<class V>(const V&) { return row_of_t<V>::bits < 32; });
 }
 
-/// Floats of scratch that a worker needs to decode rows of w for x; 0 if w is not decoded.
-template <WeightView W>
-Index decoded_size(ConstMatrixView<float> x, const W& w) {
-  return decodes_first(x, w) ? decoded_rows(x.cols()) * decoded_stride(x.cols()) : 0;
-}
-
-/// Rows [begin, begin + count) of w times all of x.
+/// Floats of scratch that a worker needs to multiply x [rows, cols] with w.
 template <class Arch, WeightView W>
-void multiply_weight_rows(ConstMatrixView<float> x, const W& w, Index begin, Index count, float* y, Index ldy, float* memory) {
+Index linear_scratch(Index rows, const W& w) {
+  const Index cols = weight_cols(w);
+  if (rows >= min_lanes_rows) return LanesMemory<Arch>::size(cols);
+  return decodes_first(rows, w) ? decoded_rows(cols) * decoded_stride(cols) : 0;
+}
+
+/// Rows [begin, begin + count) of w times all of x. `scratch` [linear_scratch()] is aligned to 64 bytes.
+template <class Arch, WeightView W>
+void multiply_weight_rows(const Input& input, const W& w, Index begin, Index count, float* y, Index ldy, float* scratch) {
+  const auto& x = input.x;
   visit_weight(w, [&](const auto& v) {
-    if (decodes_first(x, w))
-      linear_panel_decoded<Arch>(x, v.slice(begin, count), y, ldy, memory);
+    if (input.packed != nullptr)
+      linear_lanes<Arch>(input.packed, x.rows(), v.slice(begin, count), y, ldy, LanesMemory<Arch>(scratch, v.cols));
+    else if (decodes_first(x.rows(), w))
+      linear_panel_decoded<Arch>(x, v.slice(begin, count), y, ldy, scratch);
     else
       linear_panel<Arch>(x, v.slice(begin, count), y, ldy);
   });
@@ -145,12 +114,14 @@ Index streamed_rows(const W& w, Index balanced_rows) {
   return std::max({Index{16}, balanced_rows / 16 * 16, rows_of_bytes(w, min_panel_bytes)});
 }
 
-/// Rows of w in a panel that is multiplied by x; `balanced_rows` rows would balance the workers.
-template <WeightView W>
-Index panel_rows(ConstMatrixView<float> x, const W& w, Index balanced_rows) {
-  if (x.rows() <= max_tile_rows) return streamed_rows(w, balanced_rows);
-  if (decodes_first(x, w)) return std::max(Index{16}, std::min(balanced_rows / 16 * 16, decoded_rows(x.cols())));
-  return std::max(Index{16}, rows_of_bytes(w, cached_panel_bytes / x.rows()));
+/// Rows of w in a panel that is multiplied by `rows` rows of x; `balanced_rows` rows would balance the workers.
+template <class Arch, WeightView W>
+Index panel_rows(Index rows, const W& w, Index balanced_rows) {
+  constexpr Index packed = Lanes<Arch>::panel;
+  if (rows <= max_tile_rows) return streamed_rows(w, balanced_rows);
+  if (rows >= min_lanes_rows) return std::clamp(balanced_rows / packed, Index{1}, Index{8}) * packed;
+  if (decodes_first(rows, w)) return std::max(Index{16}, std::min(balanced_rows / 16 * 16, decoded_rows(weight_cols(w))));
+  return std::max(Index{16}, rows_of_bytes(w, cached_panel_bytes / rows));
 }
 
 /// M rows of x times columns [begin, end) of w: at most max_columns, and `begin` is the first column of a block of scales. Takes
@@ -225,21 +196,28 @@ Index panel_columns(const W& w) {
 template <class Arch = simd::DefaultArch, WeightView W>
 void grouped_linear(Context& ctx, std::span<const Product<W>> group) {
   for (const auto& p : group) detail::check_product("linear", p.x, p.y, weight_cols(p.w), weight_rows(p.w));
+  struct Ready {
+    detail::Input x;
+    W w;
+    MatrixView<float> y;
+  };
   auto scope = ctx.scratch();
-  const auto arranged = scope.array<Product<W>>(static_cast<Index>(group.size()));
+  const auto ready = scope.array<Ready>(std::ssize(group));
   detail::Arrange<Arch> arrange(ctx, scope);
-  for (std::size_t i = 0; i < group.size(); ++i)
-    std::construct_at(&arranged[i], Product<W>{arrange(group[i].x, group[i].w), group[i].w, group[i].y});
-  Index decoded = 0;
-  for (const auto& p : group) decoded = std::max(decoded, detail::decoded_size(p.x, p.w));
-  auto memory = scope.matrix<float>(ctx.workers(), decoded);
+  Index floats = 0;
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& [x, w, y] = group[i];
+    std::construct_at(&ready[i], Ready{arrange(x, w), w, y});
+    floats = std::max(floats, detail::linear_scratch<Arch>(x.rows(), w));
+  }
+  auto scratch = scope.matrix<float>(ctx.workers(), floats);
   detail::for_each_panel(
-      ctx, std::span<const Product<W>>(arranged), [](const Product<W>& p) { return p.x.rows() > 0 ? p.y.cols() : 0; },
-      [](const Product<W>& p) { return p.x.size() * p.y.cols(); },
-      [](const Product<W>& p, Index balanced_rows) { return detail::panel_rows(p.x, p.w, balanced_rows); },
-      [&](const Product<W>& p, Index begin, Index count, int worker) {
+      ctx, std::span<const Ready>(ready), [](const Ready& p) { return p.y.rows() > 0 ? p.y.cols() : 0; },
+      [](const Ready& p) { return p.x.x.size() * p.y.cols(); },
+      [](const Ready& p, Index balanced_rows) { return detail::panel_rows<Arch>(p.y.rows(), p.w, balanced_rows); },
+      [&](const Ready& p, Index begin, Index count, int worker) {
         auto y = MatrixView<float>(p.y).columns(begin, count);
-        detail::multiply_weight_rows<Arch>(p.x, p.w, begin, count, y.data(), y.outerStride(), memory.row_data(worker));
+        detail::multiply_weight_rows<Arch>(p.x, p.w, begin, count, y.data(), y.outerStride(), scratch.row_data(worker));
       });
 }
 

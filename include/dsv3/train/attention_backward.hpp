@@ -5,7 +5,7 @@
 #pragma once
 
 #include "dsv3/simd/math.hpp"
-#include "dsv3/train/multiply_add.hpp"
+#include "dsv3/train/multiply_add_float32.hpp"
 
 namespace dsv3::inline DSV3_ISA::train {
 
@@ -34,9 +34,9 @@ void attention_backward(const AttentionGradient& g, float scale, float* scratch)
     scratch += rows * cols;
     return m;
   };
+  float* products = take(1, multiply_add_scratch<Arch>).data();  // first, because it is aligned
   const auto p = take(block, block), ds = take(block, block), k_t = take(head, block), v_t = take(value, block), k = take(block, head),
              dk = take(block, head), dv = take(block, value), delta = take(1, n);
-  float* products = scratch;
   for (Index i = 0; i < n; ++i) {
     const float *a = g.d_o.row_data(i), *b = g.o.row_data(i);
     float sum = 0;
@@ -101,7 +101,8 @@ void attention_backward(Context& ctx, std::span<const AttentionGradient> heads, 
     work += n * n * (3 * head + 2 * value) / 2;
   }
   auto scope = ctx.scratch();
-  auto scratch = scope.matrix<float>(ctx.workers(), floats);
+  constexpr Index line = 16;  // floats of a cache line
+  auto scratch = scope.matrix<float>(ctx.workers(), (floats + line - 1) / line * line);
   ctx.parallel_for(std::ssize(heads), work, [&](Index i, int worker) {
     detail::attention_backward<Arch>(heads[static_cast<std::size_t>(i)], scale, scratch.row_data(worker));
   });

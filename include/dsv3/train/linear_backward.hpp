@@ -7,7 +7,7 @@
 #include "dsv3/kernels/permute.hpp"
 #include "dsv3/modules/linear.hpp"
 #include "dsv3/modules/norm.hpp"
-#include "dsv3/train/multiply_add.hpp"
+#include "dsv3/train/multiply_add_float32.hpp"
 #include "dsv3/train/parameters.hpp"
 #include "dsv3/train/row_gradients.hpp"
 #include "dsv3/train/tape.hpp"
