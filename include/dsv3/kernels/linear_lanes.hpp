@@ -95,7 +95,7 @@ void sum_lane(const float* x, const float* w, const float* scales, Index terms, 
   for (Index q = 0; q < terms; scales += L::panel) {
     Floats part[M][V];
     each([&](auto m, auto v) __attribute__((always_inline)) { part[m][v] = Floats(0.0f); });
-    const auto add = [&] __attribute__((always_inline)) {
+    const auto add = [&]() __attribute__((always_inline)) {
       Floats wq[V];
       simd::unroll<V>([&](auto v) __attribute__((always_inline)) { wq[v] = simd::load<Arch>(w + v * L::width); });
       simd::unroll<M>([&](auto m) __attribute__((always_inline)) {
