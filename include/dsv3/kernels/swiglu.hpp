@@ -35,9 +35,9 @@ void activate_row(const float* gate, const float* up, Index n, float* y, const A
 /// Throws: Error if the shapes differ.
 template <class Arch = simd::DefaultArch, GatedActivation A = SwiGlu>
 void activate(Context& ctx, ConstMatrixView<float> gate, ConstMatrixView<float> up, MatrixView<float> y, const A& activation = {}) {
-  require(gate.rows() == up.rows() && gate.cols() == up.cols() && y.rows() == up.rows() && y.cols() == up.cols(),
-          "activate: expected gate, up and result of one shape, got ", shape_string({gate.rows(), gate.cols()}), ", ",
-          shape_string({up.rows(), up.cols()}), " and ", shape_string({y.rows(), y.cols()}));
+  if (gate.rows() != up.rows() || gate.cols() != up.cols() || y.rows() != up.rows() || y.cols() != up.cols())
+    fail("activate: expected gate, up and result of one shape, got ", shape_string({gate.rows(), gate.cols()}), ", ",
+         shape_string({up.rows(), up.cols()}), " and ", shape_string({y.rows(), y.cols()}));
   ctx.parallel_for(y.rows(), y.size() * 16,
                    [&](Index t, int) { activate_row<Arch>(gate.row_data(t), up.row_data(t), y.cols(), y.row_data(t), activation); });
 }
