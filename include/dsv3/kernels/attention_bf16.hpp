@@ -112,7 +112,7 @@ class TiledAttention {
       const auto v = kv.v.columns(c, std::min(columns, shape_.v - c));
       if (!alone) {
         pack_values(v, values_, 0, ahead ? next.v.data() + c : nullptr);
-        for (Index i = begin; i < shape_.tiles; i += 2)
+        for (Index i = begin; i < shape_.tiles; i += 2)  // only rows that there are: few heads leave most of a tile empty
           accumulate_values(i, c, keys, 0, (pair(i) - 1) * side + tile_at(i + pair(i) - 1).q.rows());
         continue;
       }

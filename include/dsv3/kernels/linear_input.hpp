@@ -9,7 +9,7 @@ namespace dsv3::inline DSV3_ISA::kernels::detail {
 
 inline constexpr Index min_lanes_rows = 48;  // from so many rows on linear_lanes() is faster than tiles
 
-/// Rows of x in the order that the kernels want for their w: many of them packed by pack_lanes(), fewer as they are or as arrange_row()
+/// Rows of x in the order that the kernels want for their w: many of them packed by pack_x_lanes(), fewer as they are or as arrange_row()
 /// arranges them.
 struct Input {
   ConstMatrixView<float> x;
@@ -51,7 +51,7 @@ class Arrange {
   const float* pack(ConstMatrixView<float> x) {
     constexpr Index tile = Lanes<Arch>::tile_rows;
     auto to = scope_.matrix<float>((x.rows() + tile - 1) / tile, Lanes<Arch>{x.cols()}.packed_x(tile));
-    ctx_.parallel_for(to.rows(), x.size(), [&](Index i, int) { pack_lanes<Arch>(x, i * tile, to.row_data(i)); });
+    ctx_.parallel_for(to.rows(), x.size(), [&](Index i, int) { pack_x_lanes<Arch>(x, i * tile, to.row_data(i)); });
     return to.data();
   }
 

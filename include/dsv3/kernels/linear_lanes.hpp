@@ -52,7 +52,7 @@ struct LanesMemory {
 
 /// to[lane][q][m] = x[m, q * width + lane] for the tile of rows of x from row `first` on; zeros pad rows and columns.
 template <class Arch>
-void pack_lanes(ConstMatrixView<float> x, Index first, float* to) {
+void pack_x_lanes(ConstMatrixView<float> x, Index first, float* to) {
   using L = Lanes<Arch>;
   const L lanes{x.cols()};
   const Index rows = std::min(Index{L::tile_rows}, x.rows() - first), stride = lanes.terms() * L::tile_rows;
@@ -64,7 +64,7 @@ void pack_lanes(ConstMatrixView<float> x, Index first, float* to) {
 
 /// weights[lane][q][n] = w[n, q * width + lane] for at most a panel of rows, and scales[block][n], 1 if there are none. Zeros pad both.
 template <class Arch, ElementView W>
-void pack_lanes(const W& w, const LanesMemory<Arch>& memory) {
+void pack_weight_lanes(const W& w, const LanesMemory<Arch>& memory) {
   using L = Lanes<Arch>;
   constexpr Index block = W::Storage::k_block;
   const L lanes{w.cols};
@@ -141,7 +141,7 @@ void add_lanes(const float* sums, Index rows, Index count, float* y, Index ldy) 
     }
 }
 
-/// y [T, w.rows] = x W^T; `packed` is x [T, w.cols] as pack_lanes() packs its tiles, one behind the other.
+/// y [T, w.rows] = x W^T; `packed` is x [T, w.cols] as pack_x_lanes() packs its tiles, one behind the other.
 template <class Arch, ElementView W>
 void linear_lanes(const float* packed, Index rows, const W& w, float* y, Index ldy, const LanesMemory<Arch>& memory) {
   using L = Lanes<Arch>;
@@ -149,7 +149,7 @@ void linear_lanes(const float* packed, Index rows, const W& w, float* y, Index l
   const Index x_stride = lanes.terms() * L::tile_rows, block_terms = W::Storage::k_block / L::width;
   for (Index n = 0; n < w.rows; n += L::panel) {
     const Index count = std::min(L::panel, w.rows - n);
-    pack_lanes<Arch>(w.slice(n, count), memory);
+    pack_weight_lanes<Arch>(w.slice(n, count), memory);
     for (Index t0 = 0; t0 < rows; t0 += L::block_rows) {
       const Index end = std::min(t0 + L::block_rows, rows);
       for (Index lane = 0; lane < L::width; ++lane)

@@ -13,6 +13,7 @@ struct Square {
   __m512i rows[16];
 };
 
+/// Transposes a square in place.
 [[gnu::always_inline]] inline void transpose(Square& square) {
   __m512i t[16], *r = square.rows;
   for (int i = 0; i < 16; i += 2) {

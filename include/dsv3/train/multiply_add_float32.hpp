@@ -20,7 +20,7 @@ namespace detail {
 template <class Arch>
 struct FloatEngine {
   static constexpr Index max_rows = 480, max_columns = 1024;
-  static constexpr Index max_depth = 256, packed_columns = 128;  // of packed blocks: 480 KiB of A, 128 KiB of B
+  static constexpr Index max_depth = 256, packed_columns = 128;  // of packed blocks: 510 KiB of A, 128 KiB of B
   static constexpr Index width = simd::width<Arch>;
   static constexpr int vectors = 2, tile_rows = simd::registers<Arch> == 32 ? 12 : 6;  // sums of a tile of C fill most registers
   static constexpr Index panel = vectors * width, row_stride = max_depth + 16;
@@ -85,6 +85,7 @@ struct FloatEngine {
     for (Index k = 0; k < depth; ++k, to += Group)  // in the order of memory
       for (Index g = 0; g < count; g += Group) copy(m.data + k * m.col + g, std::min(Group, count - g), to + g * max_depth);
   }
+  /// Without a call, because most copies are of one or two vectors.
   static void copy(const float* from, Index count, float* to) {
     Index i = 0;
     for (; i + width <= count; i += width) simd::load<Arch>(from + i).store_unaligned(to + i);
